@@ -53,11 +53,11 @@ async def check_broker(kafka: "KafkaSettings") -> str:
 async def check_topics(
     kafka: "KafkaSettings", names: "Names", webhooks: "WebhookSettings", targets: "Sequence[Target]"
 ) -> str:
-    """Check that every topic exists with the partitions of the settings.
+    """Check that every topic exists, with the partitions of the settings or more: they may be added at any time.
 
     Raises:
         UnavailableError: the broker does not answer, or topics are missing.
-        ConfigurationError: a topic has another number of partitions.
+        ConfigurationError: a topic has fewer partitions.
     """
     expected = topic_specs(kafka, names, webhooks, [(target.model, target.version) for target in targets])
     admin = make_admin(kafka)
@@ -72,16 +72,21 @@ async def check_topics(
     if missing := [spec.name for spec in expected if spec.name not in existing]:
         raise UnavailableError(f"missing: {', '.join(missing)}. Create them with `inferlane topics create`.")
     partitions = {entry["topic"]: len(entry["partitions"]) for entry in described}
-    if other := [
+    if fewer := [
         f"{spec.name} has {partitions[spec.name]}, not {spec.partitions}"
         for spec in expected
-        if partitions[spec.name] != spec.partitions
+        if partitions[spec.name] < spec.partitions
     ]:
         raise ConfigurationError(
-            f"partitions: {'; '.join(other)}. Set INFERLANE_INGRESS_PARTITIONS and INFERLANE_WORK_PARTITIONS to what "
-            "the topics have, or create the topics anew."
+            f"partitions: {'; '.join(fewer)}. Add partitions to the topics, or set INFERLANE_INGRESS_PARTITIONS and "
+            "INFERLANE_WORK_PARTITIONS to what they have."
         )
-    return f"{len(expected)} topics"
+    more = [
+        f"{spec.name} has {partitions[spec.name]} partitions, more than the {spec.partitions} of the settings"
+        for spec in expected
+        if partitions[spec.name] > spec.partitions
+    ]
+    return "; ".join([f"{len(expected)} topics", *more])
 
 
 async def check_store(api: "ApiSettings", redis_url: str, names: "Names") -> str:

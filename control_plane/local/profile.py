@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -16,8 +17,6 @@ from inferlane.runtime.http.listen_address import ListenAddress
 from inferlane.runtime.kafka.arrivals import can_hold_signals
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from inferlane.runtime.config import Settings
 
 
@@ -109,10 +108,17 @@ def stack_profile(chosen: "Settings", options: StackOptions) -> Profile:
     settings = load_settings(**(values | named))
     return Profile(
         settings=settings,
-        environment=settings.environment(),
+        environment=_placed(settings).environment(),
         has_broker=has_broker,
         has_store=has_store,
     )
+
+
+def _placed(settings: "Settings") -> "Settings":
+    """Return the settings with absolute paths: who reads them from the run file may be in another folder."""
+    chosen = settings.chosen()
+    paths = {name: value.absolute() for name, value in chosen.items() if isinstance(value, Path)}
+    return settings.changed(**{"models_dir": settings.stack.models_dir.absolute(), **paths})
 
 
 def attached_settings(chosen: "Settings", environment: Mapping[str, str]) -> "Settings":

@@ -231,7 +231,7 @@ def _with_authority(store: StoreSettings) -> StoreSettings:
             "authority that signed the store's certificate."
         )
     joint = "&" if "?" in store.redis_url else "?"
-    url = f"{store.redis_url}{joint}ssl_ca_certs={quote(str(store.redis_ssl_cafile), safe='/')}"
+    url = f"{store.redis_url}{joint}ssl_ca_certs={quote(str(store.redis_ssl_cafile.absolute()), safe='/')}"
     return store.model_copy(update={"redis_url": url})
 
 

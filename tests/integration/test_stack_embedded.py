@@ -163,6 +163,10 @@ async def test_missing_and_differing_topics_are_named(profile: Profile, options:
         five = profile.settings.changed(work_partitions=5)
         with pytest.raises(ConfigurationError, match=r"inferlane\.iris\.v1\.requests has 4, not 5"):
             await check_topics(five.kafka, five.stack.names, five.webhooks, TARGETS)
+        two = profile.settings.changed(work_partitions=2)
+        assert "inferlane.iris.v1.requests has 4 partitions, more than the 2 of the settings" in await check_topics(
+            two.kafka, two.stack.names, two.webhooks, TARGETS
+        )
         assert "result and wake-up came back; 32 MiB" in await check_store(
             profile.settings.api, profile.settings.store.redis_url, profile.settings.stack.names
         )

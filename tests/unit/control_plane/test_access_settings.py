@@ -129,6 +129,29 @@ def test_processes_of_the_stack_get_the_password_and_so_does_who_attaches() -> N
     assert client_arguments(attached.kafka)["sasl_plain_password"] == "s3cret"  # noqa: S105 - of nobody
 
 
+def test_who_attaches_from_another_folder_finds_the_files_of_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The paths were taken from the current folder of the command, which checked models that are not served."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    own.mkdir()
+    other.mkdir()
+    monkeypatch.chdir(own)
+    (own / "ca.pem").write_text("")
+    named = load_settings(
+        redis_url="rediss://store:6379/0", redis_ssl_cafile=Path("ca.pem"), api_keys_file=Path("keys.toml")
+    )
+    profile = stack_profile(named, StackOptions())
+    monkeypatch.chdir(other)
+    attached = attached_settings(load_settings(), profile.environment)
+    assert attached.stack.models_dir == own / ".inferlane" / "models"
+    assert attached.api.keys_file == own / "keys.toml"
+    assert attached.store.redis_url == f"rediss://store:6379/0?ssl_ca_certs={own}/ca.pem"
+    # What the command's own environment names goes before.
+    mine = load_settings(models_dir=Path("mine"))
+    assert attached_settings(mine, profile.environment).stack.models_dir == Path("mine")
+
+
 def test_what_is_written_to_another_broker_is_not_handed_to_the_stack() -> None:
     profile = stack_profile(load_settings(state_dir=Path("/srv")), StackOptions())
     assert attached_settings(load_settings(), profile.environment).kafka.arrivals_dir == Path("/srv/arrivals")

@@ -87,9 +87,12 @@ def test_an_address_of_ipv6_stands_in_brackets(host: str, address: str) -> None:
     assert f"  gRPC     {address}" in ready_lines(record)
 
 
-def test_who_calls_up_again_is_told_which_settings_the_running_stack_does_not_have(tmp_path: Path) -> None:
+def test_who_calls_up_again_is_told_which_settings_the_running_stack_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever set a file of API keys and called `up` again was told that all is ready, and the API stayed open."""
     me = psutil.Process()
+    monkeypatch.chdir(tmp_path)
     environment = stack_profile(load_settings(state_dir=tmp_path), StackOptions()).environment
     record = RunRecord(
         pid=me.pid,
