@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from producer_api.routes.dependencies import Services
 
 _PREFIX = f"/{SERVICE}/"
+KEYED_PATHS = frozenset(_PREFIX + method for method in (METHOD, *DESCRIPTIONS))
+"""The methods that need a key, where the API asks for one."""
 # A proxy in front may look at another one of two than we do.
 _KEYS = frozenset({"authorization", "x-api-key"})
 
@@ -64,7 +66,7 @@ class CallRouting(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
         method = path[len(_PREFIX) :]
         if (handler := self._open.get(method)) is not None:
             return handler
-        if method != METHOD and method not in DESCRIPTIONS:
+        if path not in KEYED_PATHS:
             return None
         try:
             caller = self._authorized(handler_call_details.invocation_metadata, path)

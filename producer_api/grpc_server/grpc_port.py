@@ -12,7 +12,8 @@ from grpc_reflection.v1alpha import reflection
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.http.certificate import CertificateFiles, RenewedCertificate, make_context
 from inferlane.runtime.http.connection_limits import connection_limit
-from producer_api.grpc_server.call_routing import CallRouting
+from producer_api.grpc_server.call_limits import CallLimits
+from producer_api.grpc_server.call_routing import KEYED_PATHS, CallRouting
 from producer_api.grpc_server.health_service import HealthService
 from producer_api.grpc_server.infer_messages import InferMessages
 from producer_api.grpc_server.infer_method import InferMethod
@@ -38,7 +39,8 @@ _MESSAGE_HEAD_BYTES = 64 * 1024
 _MIN_PING_INTERVAL_MS = 10_000
 # Too short costs clients connections, too long leaves new processes without calls.
 _MAX_CONNECTION_AGE_MS = 300_000
-# Calls that do not wait for a result, or are refused, and are open beside those that wait.
+# Calls that do not wait for a result, or are refused, and are open beside those that wait. More than `CallLimits` lets
+# callers without a key hold, so that they cannot take the place of calls with one.
 _SHORT_CALLS = 1_000
 # The time for what is left of a call when its client is told already.
 _LAST_WORK_S = 2.0
@@ -61,8 +63,10 @@ class GrpcPort:
         self._health = HealthService((SERVICE,), self._routing.is_ready)
         self._infer: InferMethod | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._limits = CallLimits(KEYED_PATHS, message_timeout_s=ports.body_timeout_s)
         self._server: Any = grpc.aio.server(
             handlers=(self._routing,),
+            interceptors=(self._limits,),
             options=_options(api, ports, kafka),
             # Past the limit of waiting calls, which has an error that says more.
             maximum_concurrent_rpcs=api.max_waiting_requests + _SHORT_CALLS,
@@ -106,8 +110,9 @@ class GrpcPort:
         self._routing.serve(services, self._infer)
 
     def drain(self) -> None:
-        """Begin to stop: no new call is let in, and those under way have the time of the drain."""
+        """Begin to stop: no new call is let in, and those that have their message have the time of the drain."""
         self._routing.drain()
+        self._limits.drain()
         self._health.stop()
         if self._draining is None:
             self._draining = asyncio.create_task(self._server.stop(self._drain_deadline_s))
