@@ -11,6 +11,7 @@ from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
 from inferlane.runtime.dead_letter_replay import Replayer, retry_failed
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.attempts import RedisAttemptLog
+from inferlane.runtime.kafka.broker_connection import PULSE
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.redis.feedback_store import FeedbackStore
 from inferlane.runtime.redis.result_store import ResultStore, ping
@@ -225,6 +226,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             ready=lambda: {
                 **app.ready(),
                 "splits": follower.is_running,
+                "broker": PULSE.answers,
                 "store_writes": store_probe.takes_writes,
             },
             consumers=app.health,

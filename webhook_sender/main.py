@@ -8,6 +8,7 @@ import structlog
 
 from inferlane.contracts.naming import CALLBACK_STAGES
 from inferlane.errors import ConfigurationError
+from inferlane.runtime.kafka.broker_connection import PULSE
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.ops import OpsApp, serve_ops
@@ -54,7 +55,11 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             HttpSender(networks=settings.webhooks.networks, timeout_s=settings.webhooks.timeout_s)
         )
         lanes = _lanes(settings, http=http, signer=signer, producer=producer)
-        ops.show(live=lambda: _live(lanes), ready=lambda: _ready(lanes), consumers=lambda: _health(lanes))
+        ops.show(
+            live=lambda: _live(lanes),
+            ready=lambda: {**_ready(lanes), "broker": PULSE.answers},
+            consumers=lambda: _health(lanes),
+        )
         running = essential(asyncio.create_task(_run(lanes, stop), name="callbacks"), may_end=stop.is_set)
         log.info("webhooks_started", ops_port=port)
         try:

@@ -11,6 +11,7 @@ import structlog
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.kafka.attempts import Isolation
+from inferlane.runtime.kafka.broker_connection import PULSE
 from inferlane.runtime.kafka.lag import ConsumerHealth
 from inferlane.runtime.kafka.shared_consumer import SharedConsumer
 from inferlane.runtime.kafka.topic_feed import TopicFeed
@@ -145,6 +146,7 @@ class SharedWorker:
         return {
             **self._live(clients),
             "versions_settled": self._has_settled,
+            "broker": PULSE.answers,
             "store_writes": clients.store_probe.takes_writes,
         }
 

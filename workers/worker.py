@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from inferlane.runtime.kafka.broker_connection import PULSE
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import Startup, essential
@@ -61,6 +62,7 @@ class Worker:
                     **live(),
                     **service.lanes.ready(),
                     "failure_limit": not service.limit.is_halted,
+                    "broker": PULSE.answers,
                     "store_writes": clients.store_probe.takes_writes,
                 }
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from msgspec.structs import replace
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from inferlane.runtime.kafka.broker_connection import PULSE
 from inferlane.runtime.ops import health_body
 from producer_api.http.error_responses import InvalidParameterError
 from producer_api.predict.endpoint import encode_json
@@ -68,9 +69,14 @@ def live_checks(services: Services) -> Mapping[str, bool]:
 
 
 def ready_checks(services: Services) -> Mapping[str, bool]:
-    """Return the checks of `live_checks`, those of the store, and those of keys and certificate if there are some."""
-    store = {"store": services.pending.is_subscribed, "store_writes": services.store_probe.takes_writes}
-    return {**live_checks(services), **store, **services.edge_checks()}
+    """Return the checks of `live_checks`, of broker and store, and of keys and certificate if there are some."""
+    return {
+        **live_checks(services),
+        "broker": PULSE.answers,
+        "store": services.pending.is_subscribed,
+        "store_writes": services.store_probe.takes_writes,
+        **services.edge_checks(),
+    }
 
 
 def _answer(checks: Mapping[str, bool]) -> Response:

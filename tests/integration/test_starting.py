@@ -106,7 +106,9 @@ async def test_it_says_what_it_waits_for_and_ends_at_the_first_signal(service: s
 
 
 @services
-async def test_it_serves_once_the_broker_and_then_the_store_are_there(service: str, parts: Parts) -> None:
+async def test_it_serves_once_broker_and_store_are_there_and_is_unready_while_the_broker_is_frozen(
+    service: str, parts: Parts
+) -> None:
     async with started(service, parts) as process:
         await wait_for_failing(parts, "broker")
         try:
@@ -125,6 +127,13 @@ async def test_it_serves_once_the_broker_and_then_the_store_are_there(service: s
             async with running(store_argv(parts.store_port, maxmemory_mib=64), is_store_up):
                 await eventually(lambda: is_ready(parts.url))
                 assert process.returncode is None
+                parts.broker.pause()
+                try:
+                    await wait_for_failing(parts, "broker")
+                    assert (await answer_of(f"{parts.url}/livez"))[0] == 200
+                finally:
+                    parts.broker.resume()
+                await eventually(lambda: is_ready(parts.url))
                 process.send_signal(signal.SIGTERM)
                 assert await asyncio.wait_for(process.wait(), ENDS_WITHIN_S) == 0
         finally:

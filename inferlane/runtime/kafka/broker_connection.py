@@ -21,6 +21,37 @@ from inferlane.runtime.kafka.wire_codec import hot_structs, speed_up_codec
 _SIZE = struct.Struct(">i")
 # Requests whose time is over end at most this much later.
 _OVERDUE_SLACK_S = 0.1
+# Shorter takes a pause of the broker for its end, longer sends clients to a process that can only refuse them.
+_SILENT_S = 10.0
+
+
+class BrokerPulse:
+    """Whether the broker answers this process, as its connections know it: nothing is sent to find out.
+
+    A frozen broker keeps its connections open, and new ones succeed; so what counts is that bytes come back.
+    """
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._asked_s: float | None = None
+
+    def note_asked(self) -> None:
+        """Note a request, or a try to connect."""
+        if self._asked_s is None:
+            self._asked_s = self._now_s()
+
+    def note_bytes(self) -> None:
+        """Note that a broker sent something."""
+        self._asked_s = None
+
+    @property
+    def answers(self) -> bool:
+        """False if a broker was asked something 10 s ago or earlier, and since then none has sent a byte."""
+        asked_s = self._asked_s
+        return asked_s is None or self._now_s() - asked_s < _SILENT_S
+
+
+PULSE = BrokerPulse()
 
 
 def speed_up_connections() -> None:
@@ -41,6 +72,13 @@ def speed_up_connections() -> None:
         return create_reader_task(connection)
 
     AIOKafkaConnection._create_reader_task = create_frame_reader  # noqa: SLF001 - as above
+    connect = AIOKafkaConnection.connect
+
+    async def noted_connect(connection: Any) -> Any:
+        PULSE.note_asked()
+        return await connect(connection)
+
+    AIOKafkaConnection.connect = noted_connect
 
 
 class _FrameProtocol(AIOKafkaProtocol):  # type: ignore[misc]  # aiokafka has no types
@@ -59,6 +97,7 @@ class _FrameProtocol(AIOKafkaProtocol):  # type: ignore[misc]  # aiokafka has no
 
     def data_received(self, data: bytes) -> None:
         """Handle every response that is complete now; the pieces of a large one are copied once, when all are there."""
+        PULSE.note_bytes()
         if self._lacking:
             if len(data) < self._lacking:
                 self._pieces.append(data)
@@ -113,6 +152,7 @@ def _send(connection: Any, request: Any, expect_response: bool = True) -> Any:
         raise KafkaConnectionError(f"Connection at {connection.host}:{connection.port} broken: {error}") from error
     if not expect_response:
         return writer.drain()
+    PULSE.note_asked()
     response = _Response(loop=connection._loop)  # noqa: SLF001
     response.due_s = time.monotonic() + connection._request_timeout  # noqa: SLF001
     connection._requests.append((number, prepared, response))  # noqa: SLF001

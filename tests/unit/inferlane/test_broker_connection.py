@@ -17,7 +17,8 @@ from aiokafka.protocol.group import HeartbeatRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.runtime.kafka.broker_connection import speed_up_connections
+from inferlane.runtime.kafka import broker_connection
+from inferlane.runtime.kafka.broker_connection import BrokerPulse, speed_up_connections
 
 LIMIT_S = 60.0
 HEARTBEAT = 12
@@ -170,6 +171,52 @@ async def test_a_cancelled_request_leaves_the_connection_as_it_is() -> None:
         beat = heartbeat(connection)
         writer.write(frame(number) + frame(await numbers.get(), 27))
         assert (await beat).error_code == 27
+
+
+class Pulse(BrokerPulse):
+    """The pulse of a process whose clock is moved by hand."""
+
+    def __init__(self) -> None:
+        self.at_s = 100.0
+        super().__init__(lambda: self.at_s)
+
+
+@pytest.fixture
+def pulse(monkeypatch: pytest.MonkeyPatch) -> Pulse:
+    replaced = Pulse()
+    monkeypatch.setattr(broker_connection, "PULSE", replaced)
+    return replaced
+
+
+async def test_a_broker_that_sends_nothing_for_ten_seconds_after_a_request_does_not_answer(pulse: Pulse) -> None:
+    """Frozen, it keeps connections and takes new ones: `/readyz` of every process said that all was well."""
+    async with connected() as (connection, numbers, writer):
+        pulse.at_s += 3_600
+        assert pulse.answers, "nobody asked"
+        first, second = heartbeat(connection), heartbeat(connection)
+        number = await numbers.get()
+        pulse.at_s += 9.9
+        assert pulse.answers
+        pulse.at_s += 0.2
+        assert not pulse.answers
+        writer.write(frame(number))
+        await first
+        assert pulse.answers
+        second.cancel()
+
+
+async def test_a_broker_that_takes_no_connection_does_not_answer_until_one_does(pulse: Pulse) -> None:
+    async with broker() as (port, _, _):
+        pass
+    with pytest.raises(OSError, match="Connect call failed"):
+        await create_conn("127.0.0.1", port)
+    pulse.at_s += 5
+    with pytest.raises(OSError, match="Connect call failed"):
+        await create_conn("127.0.0.1", port)
+    pulse.at_s += 5
+    assert not pulse.answers
+    async with connected():
+        assert pulse.answers
 
 
 # The source of aiokafka 0.14.0 whose methods are replaced: look at what changed, then correct the digest.
