@@ -129,8 +129,10 @@ def find_format(path: Path, options: ReadOptions, *, width: int | None) -> Forma
 def _encoding(path: Path, given: str) -> tuple[str, str]:
     if given != "auto":
         try:
+            # Codecs that make something else of text, such as `base64`, are found by `lookup` too.
+            "0".encode(given)
             name = codecs.lookup(given).name
-        except LookupError:
+        except (LookupError, UnicodeError):
             raise ConfigurationError(
                 f"--encoding {quoted(given)} is no encoding; give utf-8, utf-16, latin-1 or another"
             ) from None

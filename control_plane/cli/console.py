@@ -5,6 +5,8 @@ or be read as markup: there is no markup here at all, styles are given as `rich.
 terminal is written out (`inferlane.errors.printable`) whatever it is part of.
 """
 
+import codecs
+import io
 import sys
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="A JSON object for programs. Default: text.")]
 
 T = TypeVar("T")
+_HANDLER = "inferlane.in_ascii"
 
 
 class PlainConsole(Console):
@@ -50,9 +53,42 @@ def styled(*parts: "str | tuple[str, StyleType]") -> Text:
 
 
 def write_json(value: object) -> None:
-    """Write one JSON line to standard output; what would steer a terminal is escaped, as JSON allows everywhere."""
+    """Write one JSON line to standard output.
+
+    What would steer a terminal, or is not in the encoding of the output, is escaped, as JSON allows everywhere.
+
+    Raises:
+        ConfigurationError: standard output is closed.
+    """
+    if sys.stdout is None:
+        raise ConfigurationError("standard output is closed, and the JSON goes there; redirect it to a file or a pipe")
     line = msgspec.json.encode(value).decode()
-    sys.stdout.write("".join(char if char.isprintable() else _escaped(char) for char in line) + "\n")
+    encoding = sys.stdout.encoding or "utf-8"
+    is_whole = line.encode(encoding, "ignore").decode(encoding) == line
+    sys.stdout.write(
+        "".join(char if char.isprintable() and (is_whole or char.isascii()) else _escaped(char) for char in line) + "\n"
+    )
+
+
+# What the commands themselves write that is not in every encoding.
+_IN_ASCII = {"✓": "+", "✗": "x", "…": "...", "µ": "u", "→": "->"}
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Write characters that the output's encoding lacks as others, or as Python escapes them: an error handler."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    written = (_IN_ASCII.get(char) or char.encode("ascii", "backslashreplace").decode() for char in lacking)
+    return "".join(written), error.end
+
+
+def write_in_any_encoding() -> None:
+    """Let no character end a command that standard output or standard error cannot encode."""
+    codecs.register_error(_HANDLER, _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in {"strict", "backslashreplace"}:
+            stream.reconfigure(errors=_HANDLER)
 
 
 def _escaped(char: str) -> str:

@@ -1,15 +1,19 @@
 """The `inferlane` command: where each of its commands is, and what becomes of an error."""
 
 import errno
+import math
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperGroup
 
-from control_plane.cli.console import err, out, styled
+from control_plane.cli.console import err, out, styled, write_in_any_encoding
 from control_plane.services import SETTINGS_FILE
 from inferlane import __version__
 from inferlane.errors import InferlaneError
@@ -73,9 +77,31 @@ def inferlane(
     """Queue-based model server."""
 
 
+class _FiniteNumbers(TyperGroup):
+    """The commands; an option of any of them takes no number that is infinite or NaN, which no range excludes."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        _check_numbers(self)
+
+
+def _check_numbers(command: Any) -> None:
+    """Add the check to every parameter of a command, or of each command of a group."""
+    for parameter in command.params:
+        parameter.callback = partial(_finite, parameter.callback)
+    for each in getattr(command, "commands", {}).values():
+        _check_numbers(each)
+
+
+def _finite(then: Callable[[Any, Any, Any], Any] | None, context: Any, parameter: Any, value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number.", ctx=context, param=parameter)
+    return value if then is None else then(context, parameter, value)
+
+
 def command_line(name: str | None = None) -> typer.Typer:
     """Return the command `inferlane` with the command of that name alone; with all of them if there is none."""
-    app = typer.Typer(name="inferlane", no_args_is_help=True)
+    app = typer.Typer(name="inferlane", cls=_FiniteNumbers, no_args_is_help=True)
     app.callback()(inferlane)
     for each in [name] if name in _COMMANDS else _COMMANDS:
         module, attribute, panel = _COMMANDS[each]
@@ -103,6 +129,7 @@ def _read_settings(name: str | None) -> None:
 def main() -> None:
     """Run the command; an error of ours is one line on standard error and exit code 1."""
     name = next(iter(sys.argv[1:]), None)
+    write_in_any_encoding()
     try:
         if name == "models":
             # Beside a stack that answers clients meanwhile.

@@ -329,3 +329,9 @@ def test_lines_of_numbers_are_read_without_an_object_for_each(tmp_path: Path, mo
 def test_a_number_for_missing_values_is_refused_where_rows_are_sent_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"--missing has no effect on .*rows\.jsonl"):
         read(tmp_path, "[1, null, 3, 4]\n", name="rows.jsonl", missing=0.0)
+
+
+@pytest.mark.parametrize("encoding", ["base64", "rot13", "hex", "zlib", "bz2", "undefined", "no such"])
+def test_what_is_no_encoding_of_text_is_refused(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"--encoding '{encoding}' is no encoding"):
+        read(tmp_path, ROWS, encoding=encoding)

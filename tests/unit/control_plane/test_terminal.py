@@ -1,12 +1,15 @@
 """What others wrote never steers the terminal of whoever runs a command, whichever command it is."""
 
 import ast
+import io
+import math
 import os
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from control_plane.cli.console import PlainConsole, styled, write_json
 from control_plane.local import stack_report
 from inferlane.contracts.dead_letters import Cause, DeadLetter, Original
 from inferlane.contracts.record import default_headers
-from inferlane.errors import UnavailableError, printable
+from inferlane.errors import ConfigurationError, UnavailableError, printable
 from inferlane.runtime import dead_letter_replay
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.dead_letter_replay import FoundDeadLetter
@@ -281,6 +284,54 @@ def commands() -> Iterator[str]:
     for name, command in root.commands.items():
         inner = getattr(command, "commands", None)
         yield from (f"{name} {other}" for other in inner) if inner else (name,)
+
+
+def parameters(command: Any) -> Iterator[Any]:
+    yield from command.params
+    for each in getattr(command, "commands", {}).values():
+        yield from parameters(each)
+
+
+def test_no_option_takes_a_number_that_is_infinite_or_nan() -> None:
+    root: Any = typer.main.get_command(main_module.command_line())
+    context = root.make_context("inferlane", ["up"])
+    with context.scope():
+        # Not the root's own: those that install a completion are Typer's, and would.
+        for parameter in chain.from_iterable(map(parameters, root.commands.values())):
+            for number in (math.inf, -math.inf, math.nan):
+                with pytest.raises(typer.BadParameter, match=f"{number} is no finite number"):
+                    parameter.callback(context, parameter, number)
+    with pytest.raises(typer.BadParameter, match="inf is no finite number"):
+        root.main(["scale", "plan", "--rate", "inf"], standalone_mode=False)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize(
+    ("argv", "mark"),
+    [(["doctor"], "+ well: "), (["doctor", "--json"], '"checks":['), (["batch", "submit", "--help"], "...")],
+    ids=("doctor", "doctor --json", "help"),
+)
+def test_a_command_writes_in_any_encoding(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str, argv: list[str], mark: str
+) -> None:
+    import json  # noqa: PLC0415 - as below
+
+    arrange = partial(doctor, argv=argv) if argv[0] == "doctor" else partial(given_argv, argv=argv)
+    monkeypatch.setattr(sys, "argv", ["inferlane", *arrange(monkeypatch, tmp_path)])
+    written = io.TextIOWrapper(io.BytesIO(), encoding, write_through=True)
+    monkeypatch.setattr(sys, "stdout", written)
+    with suppress(SystemExit):
+        main_module.main()
+
+    text = written.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]  # of the buffer above
+    assert mark in text
+    assert "--json" not in argv or json.loads(text)
+
+
+def test_json_needs_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(ConfigurationError, match="standard output is closed"):
+        write_json({})
 
 
 def test_every_command_has_a_case_here() -> None:

@@ -3,6 +3,7 @@
 import threading
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,10 @@ import psutil
 import pytest
 from onnx import TensorProto
 
+from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, InferlaneError, InvalidNameError
 from models.adding.addition import Added, Addition, Report, add
+from models.adding.graph_notes import parsed_notes
 from models.catalog import ModelVersion
 from models.store_reader import load_catalog
 from models.verify import verify_version
@@ -318,3 +321,35 @@ def test_rows_that_do_not_fit_are_refused(tmp_path: Path, name: str, content: st
 
     with pytest.raises(ConfigurationError, match=sentence):
         added(tmp_path / "store", saved(graphs.plain(), tmp_path), check=tmp_path / name)
+
+
+FREE = TensorSpec(name="x", datatype="FP16", shape=(-1, -1))
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "reason"),
+    [
+        ("abc", FREE, "the input is FP16; give a finite number in the range of FP16"),
+        ("nan", FREE, "give a finite number"),
+        ("1e999", FREE, "give a finite number"),
+        ("70000", FREE, "give a finite number"),
+        ("0.5", replace(FREE, datatype="INT8"), "the input is INT8; give a whole number from -128 to 127"),
+        ("inf", replace(FREE, datatype="INT8"), "give a whole number from -128 to 127"),
+        ("-1", replace(FREE, datatype="UINT8"), "give a whole number from 0 to 255"),
+        ("2", replace(FREE, datatype="BOOL"), "give a whole number from 0 to 1"),
+        ("0", replace(FREE, shape=(-1, 4)), r"the rows of this input have one length, \[4\], and are never filled up"),
+    ],
+)
+def test_a_fill_that_the_input_cannot_have_is_refused(value: str, spec: TensorSpec, reason: str) -> None:
+    notes = parsed_notes(has_row_axis=True, pads=[f"x={value}"])
+    with pytest.raises(ConfigurationError, match=f"--pad 'x={value}': .*{reason}"):
+        notes.noted(Signature(inputs=(spec,), outputs=()))
+
+
+@pytest.mark.parametrize(
+    ("value", "datatype", "pad"), [("5", "INT64", 5), ("-0.5", "FP32", -0.5), ("5", "BYTES", "5"), ("1", "BOOL", 1)]
+)
+def test_a_fill_is_of_the_kind_of_its_input(value: str, datatype: str, pad: object) -> None:
+    notes = parsed_notes(has_row_axis=True, pads=[f"x={value}"])
+    (spec,) = notes.noted(Signature(inputs=(replace(FREE, datatype=datatype),), outputs=())).inputs
+    assert (spec.pad, type(spec.pad)) == (pad, type(pad))
