@@ -13,7 +13,7 @@ from control_plane.broker_acls import grant_rights, rights_by_service
 from control_plane.topic_admin import create_topics
 from control_plane.version_use import why_in_use
 from inferlane.contracts.catalog_entry import CatalogEntry, VersionState
-from inferlane.contracts.naming import Lane
+from inferlane.contracts.naming import Lane, pool_key
 from inferlane.errors import ConfigurationError, InvalidRequestError, UnavailableError
 from inferlane.runtime.catalog_table import CatalogTable, publish_entry, read_catalog_topic
 from inferlane.runtime.kafka.lag import BacklogReader
@@ -105,10 +105,12 @@ async def serve_version(  # noqa: PLR0913 - the version, and the parts of the se
     `grants_rights` creates what the services' users may do with the version before that.
 
     Raises:
-        ConfigurationError: the store does not have it as it must be, or the broker denies its topics.
+        ConfigurationError: the store does not have it as it must be, it could not be told from another version, or the
+            broker denies its topics.
         UnavailableError: the broker does not answer.
     """
     state = await read_state(kafka, stack)
+    check_told_apart(state, model, version)
     generation = state.table.next_generation(model, now_s=time.time())
     known = [entry for entry in state.table.entries.values() if entry.model == model]
     is_first = not known and state.catalog.models.get(model, _NO_MODEL).default_version in {version, ""}
@@ -122,6 +124,28 @@ async def serve_version(  # noqa: PLR0913 - the version, and the parts of the se
     await _create_topics(kafka, stack.names, webhooks, model, version)
     await publish_entry(kafka, stack.names, entry)
     return entry
+
+
+def check_told_apart(state: CatalogState, model: str, version: str) -> None:
+    """Return if topics, metrics and pools of the version are not those of another one that is served.
+
+    Raises:
+        ConfigurationError: they could not be told apart, and the version would never be served.
+    """
+    served = {(one.model, one.version) for one in state.catalog.all_versions()}
+    served |= {
+        (entry.model, entry.version)
+        for entry in state.table.entries.values()
+        if entry.state is not VersionState.RETIRED
+    }
+    wanted = pool_key(model, version)
+    for other in sorted(served - {(model, version)}):
+        if pool_key(*other) == wanted:
+            raise ConfigurationError(
+                f"{model} {version} could not be told from {' '.join(other)}, which is in the catalogue or in a store: "
+                "case, dots, dashes and underscores do not count. The catalogue was not changed; add the version again "
+                "under another name."
+            )
 
 
 async def _create_topics(

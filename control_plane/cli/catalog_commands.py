@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from control_plane.cli.console import err, out, reach, run_work, styled
+from control_plane.cli.console import err, load_settings, out, reach, run_work, styled
 from control_plane.cli.model_listing import ModelsDir
 from control_plane.cli.serving import check_access, serve_here
 from inferlane.contracts.naming import check_model_name, check_version_name
@@ -270,6 +270,9 @@ def _pair(name: str) -> tuple[str, str]:
 
 def _reached(models_dir: Path | None) -> "tuple[Settings, RunRecord | None]":
     settings, record = reach()
+    if models_dir is None and (own := load_settings().stack.models_dir).is_dir():
+        # As in `models add`: a store in the current folder goes before that of the stack.
+        models_dir = own
     return (settings if models_dir is None else settings.changed(models_dir=models_dir)), record
 
 

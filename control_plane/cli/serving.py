@@ -3,6 +3,7 @@
 import shlex
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,8 +15,6 @@ from inferlane.runtime.runfile import RunFile
 # The Kafka and HTTP clients are loaded by the command that needs them (PLC0415).
 # ruff: noqa: PLC0415
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from control_plane.local.probe import Target
     from inferlane.runtime.config import Settings
     from inferlane.runtime.runfile import FaultRecord, RunRecord
@@ -80,17 +79,27 @@ def serve_here(target: "Target", models_dir: "Path", *, within_s: float, grants_
     """Put a version of the store in service on the stack that runs here; return when it has answered.
 
     Raises:
-        ConfigurationError: no stack runs here.
+        ConfigurationError: no stack runs here, or the version could not be told from one that it serves.
         UnavailableError: the version does not answer; the message has the reason.
     """
     settings, record = reach()
     if record is None:
         raise ConfigurationError("no stack runs here; start one with `inferlane up --detach`")
+    of_stack = record.environment.get("INFERLANE_MODELS_DIR")
+    if of_stack is not None and Path(of_stack) != models_dir.absolute():
+        # What the stack serves from a store of its own is not in the topic of the catalogue.
+        run_work(_check_told_apart(target, settings.changed(models_dir=Path(of_stack))))
     settings = settings.changed(models_dir=models_dir)
     with err.status(f"{target.model} {target.version}: starting its pool"):
         took_s = run_work(_serve(target, settings, within_s=within_s, grants_rights=grants_rights))
     line = f" {target.model} {target.version} is served: it answered a row of zeros after {took_s:.1f} s"
     out.print(styled(("✓", "green"), line), soft_wrap=True)
+
+
+async def _check_told_apart(target: "Target", settings: "Settings") -> None:
+    from control_plane.catalog_changes import check_told_apart, read_state
+
+    check_told_apart(await read_state(settings.kafka, settings.stack), target.model, target.version)
 
 
 async def _serve(target: "Target", settings: "Settings", *, within_s: float, grants_rights: bool) -> float:
