@@ -9,6 +9,7 @@ import typer
 
 from control_plane.cli.console import load_settings, out
 from control_plane.cli.scale_commands import BatchOverhead, RowsPerRecord, ServiceTime, worker_pace
+from control_plane.kubernetes.name_rules import check_image, check_namespace, check_resource, label_of
 from inferlane import __version__
 from inferlane.errors import ConfigurationError, clipped, quoted
 
@@ -102,6 +103,9 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
     from control_plane.kubernetes.helm_templates import CHART_IMAGE, CHART_NAMESPACE, CHART_POOL
     from control_plane.kubernetes.manifest_files import files, text_of_pools, text_of_users, write_files
 
+    check_namespace(namespace)
+    check_image("--image", image)
+    check_resource(gpu_resource)
     if model is not None and not version:
         raise ConfigurationError(f"--model {quoted(model)} needs --version: which of its versions to print")
     catalog = _catalog()
@@ -113,12 +117,14 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
     namespace = CHART_NAMESPACE if helm else namespace
     settings = cluster_settings(load_settings(), namespace=namespace, store_tls=store_tls)
     on_gpu = GpuPlan(
-        image=gpu_image or f"{image}-gpu",
+        image=f"{image}-gpu" if gpu_image is None else gpu_image,
         count=gpu,
         resource=gpu_resource,
-        node_selector=dict(_label(text) for text in gpu_node or ()),
+        node_selector=dict(map(label_of, gpu_node or ())),
     )
     gpus = {(each.model, each.version): on_gpu for each in served if each.execution.on_gpu}
+    if gpus or gpu_image is not None:
+        check_image("--gpu-image", on_gpu.image)
     made = make_plan(
         settings,
         [CHART_POOL] if helm else versions,
@@ -162,15 +168,9 @@ def k8s_store_secret(namespace: Annotated[str, typer.Option(help="Namespace of e
     from control_plane.kubernetes.backing_services import secret_document
     from control_plane.kubernetes.manifest_files import dumped
 
+    check_namespace(namespace)
     names = load_settings().stack.names
     typer.echo(dumped(secret_document(names, namespace=namespace, password=secrets.token_hex(32))), nl=False)
-
-
-def _label(text: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not (key and separator):
-        raise ConfigurationError(f"--gpu-node {quoted(text)} is no label; write KEY=VALUE")
-    return key, value
 
 
 def _catalog() -> "Catalog":

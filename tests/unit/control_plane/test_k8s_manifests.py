@@ -27,6 +27,7 @@ from control_plane.kubernetes.deployment_plan import (
 from control_plane.kubernetes.helm_chart import chart_files
 from control_plane.kubernetes.helm_templates import CHART_IMAGE, CHART_NAMESPACE, CHART_POOL
 from control_plane.kubernetes.manifest_files import files
+from control_plane.kubernetes.name_rules import check_image, label_of
 from control_plane.kubernetes.pod_spec import grace_period_s
 from inferlane.contracts.naming import Names
 from inferlane.errors import ConfigurationError, UnknownModelError
@@ -697,3 +698,30 @@ def test_a_pool_that_cannot_be_shared_is_refused_and_writes_nothing(tmp_path: Pa
     assert ran.exit_code != 0
     assert says in f"{ran.output} {ran.exception}"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(("--namespace", name) for name in ("", "A_b", "a" * 64, "-a", "a.b")),
+        *(("--image", name) for name in ("", "foo bar: baz", "Foo", "a/", "a:b:c", "a" * 513, "a@sha256:1", "a\n")),
+        ("--gpu-image", ""),
+        *(("--gpu-resource", name) for name in ("", "gpu", "nvidia.com/", "nvidia.com/a b")),
+        *(("--gpu-node", name) for name in ("zone", "=a", "zone=a b", f"zone={'a' * 64}", "a_b/c=d")),
+    ],
+)
+def test_names_that_kubernetes_refuses_are_refused_with_the_rule(tmp_path: Path, option: tuple[str, str]) -> None:
+    """They were rendered, and `kubectl apply` or the kubelet refused them later."""
+    ran = rendered(tmp_path, *option)
+
+    assert isinstance(ran.exception, ConfigurationError)
+    assert str(ran.exception).startswith(f"{option[0]} ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "image", ["inferlane", "localhost:5000/a/b-c_d:V1.0", "[::1]:5000/a", f"a.b.c/d@sha256:{'0' * 64}", "a--b/c__d"]
+)
+def test_every_form_of_an_image_is_taken(image: str) -> None:
+    check_image("--image", image)
+    assert label_of("example.com/zone=") == ("example.com/zone", "")
