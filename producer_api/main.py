@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -46,7 +45,7 @@ from producer_api.predict.store_capacity import DeliveredResults, StoreCapacity
 from producer_api.predict.submitter import Submitter
 from producer_api.predict.telemetry import ResponseMetrics, TracedEnqueuer
 from producer_api.routes.dependencies import Services
-from producer_api.routes.operations import live_checks, ready_checks
+from producer_api.routes.operations import edge_checks, live_checks, ready_checks
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
@@ -92,7 +91,8 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
                 serve_ops(ops, settings.ports, max_body_bytes=settings.kafka.max_body_bytes)
             )
         services = await _start(settings, base, lack, parts, startup)
-        services = replace(services, edge_checks=partial(edge_checks, keys, certificate))
+        certificates = {"certificate": certificate, "grpc_certificate": None if grpc is None else grpc.certificate}
+        services = replace(services, edge_checks=partial(edge_checks, keys, certificates))
         app.serve(build_app(services, keys))
         ops.show(live=partial(live_checks, services), ready=partial(ready_checks, services))
         if grpc is not None:
@@ -116,24 +116,14 @@ def _certificate(settings: "Settings") -> PortCertificate | None:
     """Return the certificate of the API's port; None without TLS.
 
     Raises:
-        ConfigurationError: it cannot be read, or has expired.
+        ConfigurationError: it cannot be read, has expired, or is not valid yet.
     """
     files = CertificateFiles.named(
         settings.api.ssl_certfile,
         settings.api.ssl_keyfile,
         ("INFERLANE_API_SSL_CERTFILE", "INFERLANE_API_SSL_KEYFILE"),
     )
-    return None if files is None else PortCertificate(files, now_s=SystemClock().now_s())
-
-
-def edge_checks(keys: "KeyRing | None", certificate: PortCertificate | None) -> Mapping[str, bool]:
-    """Return whether keys can be read and the certificate is valid, where there are some."""
-    checks: dict[str, bool] = {}
-    if keys is not None:
-        checks["api_keys"] = keys.is_readable
-    if certificate is not None:
-        checks["certificate"] = certificate.is_valid(now_s=SystemClock().now_s())
-    return checks
+    return None if files is None else PortCertificate(files, clock=SystemClock())
 
 
 async def _enter_grpc(

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.http.certificate import CertificateFiles, RenewedCertificate, make_context
 from inferlane.runtime.http.connection_limits import connection_limit
+from inferlane.runtime.retry import SystemClock
 from producer_api.grpc_server.call_limits import CallLimits
 from producer_api.grpc_server.call_routing import KEYED_PATHS, CallRouting
 from producer_api.grpc_server.health_service import HealthService
@@ -22,7 +23,7 @@ from producer_api.inference_protocol.infer_format import AskedOutputs
 from producer_api.inference_protocol.infer_request import InferReader
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from inferlane.runtime.service import Startup
     from inferlane.runtime.service_settings import ApiSettings
@@ -58,10 +59,16 @@ class GrpcPort:
         startup: "Startup",
         keys: "KeyRing | None",
     ) -> None:
+        """Read the certificate, if there is one.
+
+        Raises:
+            ConfigurationError: as `open_certificate`.
+        """
         self._api, self._drain_deadline_s = api, kafka.drain_deadline_s
         self._routing = CallRouting(startup, keys)
         self._health = HealthService((SERVICE,), self._routing.is_ready)
         self._infer: InferMethod | None = None
+        self.certificate = open_certificate(api)
         self._draining: asyncio.Task[None] | None = None
         self._limits = CallLimits(KEYED_PATHS, message_timeout_s=ports.body_timeout_s)
         self._server: Any = grpc.aio.server(
@@ -78,18 +85,17 @@ class GrpcPort:
         """Listen; return the port that was bound. Calls are refused until `serve`.
 
         Raises:
-            ConfigurationError: the port cannot be bound, or the certificate is not valid.
+            ConfigurationError: the port cannot be bound.
         """
         api = self._api
         host = f"[{api.host}]" if ":" in api.host else api.host
         address = f"{host}:{api.grpc_port}"
-        certificate = open_certificate(api)
+        certificate = self.certificate
         try:
             if certificate is None:
                 port = self._server.add_insecure_port(address)
             else:
-                # It asks for the certificate at each handshake.
-                credentials = grpc.dynamic_ssl_server_credentials(certificate.current, certificate.renew)
+                credentials = grpc.dynamic_ssl_server_credentials(certificate.current, _renewal(certificate))
                 port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise ConfigurationError(
@@ -168,14 +174,32 @@ def open_certificate(api: "ApiSettings") -> RenewedCertificate[Any] | None:
     """Return the certificate of the gRPC port, or None if it has none.
 
     Raises:
-        ConfigurationError: one of the two files is not named, or they are not valid.
+        ConfigurationError: one of the two files is not named, they do not fit together, or the certificate has expired
+            or is not valid yet.
     """
     files = CertificateFiles.named(
         api.grpc_ssl_certfile,
         api.grpc_ssl_keyfile,
         ("INFERLANE_GRPC_SSL_CERTFILE", "INFERLANE_GRPC_SSL_KEYFILE"),
     )
-    return None if files is None else RenewedCertificate(files, _configuration)
+    return None if files is None else RenewedCertificate(files, _configuration, clock=SystemClock())
+
+
+def _renewal(certificate: RenewedCertificate[Any]) -> "Callable[[], Any]":
+    """Return what gRPC asks at each handshake, in a thread of its own, for a configuration that is not the last one."""
+    served = certificate.current
+
+    def renewed() -> Any:
+        nonlocal served
+        certificate.renew()
+        # Others renew it too, so whether the files have just changed is no sign of what gRPC has.
+        current = certificate.current
+        if current is served:
+            return None
+        served = current
+        return current
+
+    return renewed
 
 
 def _configuration(files: CertificateFiles) -> Any:

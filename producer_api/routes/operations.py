@@ -1,7 +1,7 @@
 """For operators: liveness, readiness, Prometheus metrics of this process, and recent metrics of a version."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 from msgspec.structs import replace
@@ -13,6 +13,10 @@ from producer_api.http.error_responses import InvalidParameterError
 from producer_api.predict.endpoint import encode_json
 from producer_api.predict.pending import answer_within, store_is_late
 from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
+
+if TYPE_CHECKING:
+    from inferlane.runtime.http.certificate import RenewedCertificate
+    from producer_api.http.auth import KeyRing
 
 router = APIRouter(tags=["operations"])
 
@@ -77,6 +81,14 @@ def ready_checks(services: Services) -> Mapping[str, bool]:
         "store_writes": services.store_probe.takes_writes,
         **services.edge_checks(),
     }
+
+
+def edge_checks(
+    keys: "KeyRing | None", certificates: "Mapping[str, RenewedCertificate[Any] | None]"
+) -> Mapping[str, bool]:
+    """Return whether keys can be read and each certificate, by its name, is valid; where there are some."""
+    checks = {} if keys is None else {"api_keys": keys.is_readable}
+    return checks | {name: each.is_valid() for name, each in certificates.items() if each is not None}
 
 
 def _answer(checks: Mapping[str, bool]) -> Response:

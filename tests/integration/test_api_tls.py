@@ -28,7 +28,7 @@ from producer_api.main import serve
 from tests.support.certificates import certificate_settings, write_certificates
 from tests.support.echo_answers import echoing
 from tests.support.fakes.stores import write_tiny_store
-from tests.support.parts import eventually
+from tests.support.parts import eventually, free_port
 from tests.support.running_api import CALL, RunningApi, running_api
 
 pytestmark = pytest.mark.timeout(300)
@@ -237,22 +237,25 @@ async def test_a_key_of_another_certificate_is_refused_at_start(tmp_path: Path) 
 EXPIRED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-async def test_an_expired_certificate_is_refused_at_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("port", ["API", "GRPC"])
+async def test_an_expired_certificate_is_refused_at_start(tmp_path: Path, port: str) -> None:
     write_tiny_store(tmp_path / "models")
-    files = certificate_settings(tmp_path, "API")
+    files = certificate_settings(tmp_path, port)
     write_certificates(tmp_path, not_after=EXPIRED)
-    settings = load_settings(models_dir=tmp_path / "models", default_model="tiny", api_port=0, **files)
-    with pytest.raises(ConfigurationError, match="expired at 2026-01-01"):
+    ports = {"api_port": 0, "grpc_port": free_port()}
+    settings = load_settings(models_dir=tmp_path / "models", default_model="tiny", **ports, **files)
+    with pytest.raises(ConfigurationError, match=f"expired at 2026-01-01.*INFERLANE_{port}_SSL_CERTFILE"):
         await serve(settings, asyncio.Event())
 
 
 async def test_an_api_whose_certificate_expires_is_not_ready_until_that_is_renewed(tmp_path: Path) -> None:
     """Guards `edge_checks`: every client refused the certificate, and `/readyz` said that all was well."""
-    async with running_api(tmp_path, **certificate_settings(tmp_path, "API")) as api:
+    files = {**certificate_settings(tmp_path, "API"), **certificate_settings(tmp_path, "GRPC")}
+    async with running_api(tmp_path, grpc_port=free_port(), **files) as api:
         ops = f"http://127.0.0.1:{api.settings.ports.ops_port}"
         assert await failing_checks(ops) == ()
         write_certificates(tmp_path, not_after=EXPIRED)
-        assert await failing_checks(ops) == ("certificate",)
+        assert await failing_checks(ops) == ("certificate", "grpc_certificate")
         write_certificates(tmp_path)
         assert await failing_checks(ops) == ()
 
