@@ -11,15 +11,17 @@ from inferlane.errors import UNDECODABLE, ConfigurationError
 from models.catalog import ModelVersion
 from models.described_tensors import described_signature, read_version_file
 from models.files import VersionFile, read_model_file
-from models.store_reader import described_version
+from models.store_reader import check_in_store, described_version
 
 
 def entry_of_store(models_dir: Path, model: str, version: str, *, generation: int, default_since: int) -> CatalogEntry:
     """Return the entry that puts a version of the store at `models_dir` in service.
 
     Raises:
-        ConfigurationError: the store does not have it, or it is not as it must be.
+        UnknownModelError: the store does not have it.
+        ConfigurationError: it is not as it must be.
     """
+    check_in_store(models_dir, model, version)
     home = models_dir / model
     about = read_model_file(home)
     entry, graph = read_version_file(home / version)

@@ -89,9 +89,13 @@ def parsed_execution(option: str, *, providers: str, threads: int | None = None)
     """
     names = [name.strip().lower() for name in providers.split(",")]
     try:
-        execution = msgspec.convert({"providers": names, "threads": threads}, Execution)
+        execution = msgspec.convert({"providers": names}, Execution)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{option} {providers!r} names no providers, such as cuda,cpu: {error}") from error
+    try:
+        execution = msgspec.convert({"providers": names, "threads": threads}, Execution)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"--threads {threads}: {error}") from error
     check_execution(option, execution)
     return execution
 

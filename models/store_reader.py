@@ -18,6 +18,8 @@ from inferlane.contracts.wire.tensors import Signature
 from inferlane.errors import (
     ConfigurationError,
     InvalidNameError,
+    UnknownModelError,
+    quoted,
 )
 from models.catalog import Catalog, Fault, Model, ModelVersion
 from models.described_tensors import described_steps, read_version_file
@@ -82,6 +84,28 @@ def load_model(folder: Path) -> Model:
     if model is None:
         raise ConfigurationError("; ".join(map(str, faults)))
     return model
+
+
+def check_in_store(models_dir: Path, model: str, version: str) -> None:
+    """Return if the store has a version of that name, whether or not it can be served.
+
+    Raises:
+        UnknownModelError: it does not; the message names what there is.
+        ConfigurationError: the store cannot be read.
+    """
+    models = {folder.name: folder for folder in model_folders(models_dir)}
+    if model not in models:
+        raise UnknownModelError(
+            f"{str(models_dir)!r} has no model {quoted(model)}; there are: {', '.join(models) or 'none'}"
+        )
+    try:
+        versions = [folder.name for folder in version_folders(models[model])]
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {models[model]}: {error}") from error
+    if version not in versions:
+        raise UnknownModelError(
+            f"model {model!r} has no version {quoted(version)}; it has: {', '.join(versions) or 'none'}"
+        )
 
 
 def _read_model(folder: Path) -> tuple[Model | None, list[Fault]]:

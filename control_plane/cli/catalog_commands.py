@@ -8,10 +8,9 @@ import typer
 from rich.table import Table
 
 from control_plane.cli.console import err, load_settings, out, reach, run_work, styled
-from control_plane.cli.model_listing import ModelsDir
+from control_plane.cli.model_listing import ModelsDir, version_named
 from control_plane.cli.serving import check_access, serve_here
-from inferlane.contracts.naming import check_model_name, check_version_name
-from inferlane.errors import ConfigurationError, InvalidNameError, UnavailableError, quoted
+from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.runfile import RunFile
 
 # The Kafka client and the catalogue are loaded by the command that needs them (PLC0415).
@@ -52,7 +51,7 @@ def serve_model(
     from control_plane.local.probe import Target
     from models.catalog_entries import entry_of_store, version_of_entry
 
-    model, version = _pair(name)
+    model, version = version_named(name)
     settings, record = _reached(models_dir)
     described = version_of_entry(
         entry_of_store(settings.stack.models_dir, model, version, generation=1, default_since=0)
@@ -76,7 +75,7 @@ def set_default_version(name: VersionName, models_dir: ModelsDir = None) -> None
     from control_plane.catalog_changes import set_default, split_of
     from models.adding.publication import write_default
 
-    model, version = _pair(name)
+    model, version = version_named(name)
     settings, record = _reached(models_dir)
     if record is not None or _names_broker(settings.kafka):
         # Before the change: what cannot be read must not leave it half made.
@@ -122,7 +121,7 @@ def retire_model(
     """Take a version out of service: it finishes what was accepted, then its pool and its files are removed."""
     from control_plane.kubernetes.deployment_plan import service_name
 
-    model, version = _pair(name)
+    model, version = version_named(name)
     settings, record = _reached(models_dir)
     started_s = time.monotonic()
     if record is None and not _names_broker(settings.kafka):
@@ -249,23 +248,6 @@ def _state(state: "CatalogState", entry: "ModelVersion", reason: str | None) -> 
     told: CatalogEntry | None = state.table.get(entry.model, entry.version)
     without_entry = "serving" if state.is_live else "in the store"
     return "failed" if reason else told.state if told is not None else without_entry
-
-
-def _pair(name: str) -> tuple[str, str]:
-    """Return model and version of `MODEL/VERSION`.
-
-    Raises:
-        ConfigurationError: it is none.
-    """
-    model, _, version = name.partition("/")
-    try:
-        check_model_name(model)
-        check_version_name(version)
-    except InvalidNameError as error:
-        raise ConfigurationError(
-            f"{quoted(name)} names no version; write MODEL/VERSION, as fraud/v3: {error}"
-        ) from error
-    return model, version
 
 
 def _reached(models_dir: Path | None) -> "tuple[Settings, RunRecord | None]":

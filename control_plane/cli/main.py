@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from control_plane.cli.console import err, out, styled, write_in_any_encoding
@@ -77,20 +78,21 @@ def inferlane(
     """Queue-based model server."""
 
 
-class _FiniteNumbers(TyperGroup):
-    """The commands; an option of any of them takes no number that is infinite or NaN, which no range excludes."""
+class _CommandGroup(TyperGroup):
+    """The commands: the help of a parameter is no markup, and no number is infinite or NaN, which no range excludes."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        _check_numbers(self)
+        _set_rules(self)
 
 
-def _check_numbers(command: Any) -> None:
-    """Add the check to every parameter of a command, or of each command of a group."""
+def _set_rules(command: Any) -> None:
+    """Set the rules for every parameter of a command, or of each command of a group."""
     for parameter in command.params:
         parameter.callback = partial(_finite, parameter.callback)
+        parameter.help = escape(parameter.help or "") or None
     for each in getattr(command, "commands", {}).values():
-        _check_numbers(each)
+        _set_rules(each)
 
 
 def _finite(then: Callable[[Any, Any, Any], Any] | None, context: Any, parameter: Any, value: Any) -> Any:
@@ -101,7 +103,7 @@ def _finite(then: Callable[[Any, Any, Any], Any] | None, context: Any, parameter
 
 def command_line(name: str | None = None) -> typer.Typer:
     """Return the command `inferlane` with the command of that name alone; with all of them if there is none."""
-    app = typer.Typer(name="inferlane", cls=_FiniteNumbers, no_args_is_help=True)
+    app = typer.Typer(name="inferlane", cls=_CommandGroup, no_args_is_help=True)
     app.callback()(inferlane)
     for each in [name] if name in _COMMANDS else _COMMANDS:
         module, attribute, panel = _COMMANDS[each]

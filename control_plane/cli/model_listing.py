@@ -7,7 +7,8 @@ import typer
 from rich.table import Table
 
 from control_plane.cli.console import AsJson, load_settings, out, styled, write_json
-from inferlane.errors import ConfigurationError
+from inferlane.contracts.naming import check_model_name, check_version_name, is_model_name
+from inferlane.errors import ConfigurationError, InvalidNameError, quoted
 
 # onnxruntime is loaded by the command that needs it (PLC0415).
 # ruff: noqa: PLC0415
@@ -22,6 +23,28 @@ ModelsDir = Annotated[
         show_default=".inferlane/models",
     ),
 ]
+
+
+def version_named(name: str) -> tuple[str, str]:
+    """Return model and version of `MODEL/VERSION`.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    model, _, version = name.partition("/")
+    if is_model_name(model) and not version:
+        raise ConfigurationError(
+            f"{quoted(name)} names a model and no version; write {model}/VERSION. `inferlane models show {model}` "
+            "lists its versions"
+        )
+    try:
+        check_model_name(model)
+        check_version_name(version)
+    except InvalidNameError as error:
+        raise ConfigurationError(
+            f"{quoted(name)} names no version; write MODEL/VERSION, as fraud/v3: {error}"
+        ) from error
+    return model, version
 
 
 def list_models(models_dir: ModelsDir = None, as_json: AsJson = False) -> None:

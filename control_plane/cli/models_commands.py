@@ -70,7 +70,8 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         str, typer.Option(help="Execution providers of onnxruntime, the preferred first: cuda,cpu or tensorrt.")
     ] = "cpu",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of one run.", show_default="INFERLANE_INTRA_OP_NUM_THREADS")
+        int | None,
+        typer.Option(min=1, max=1024, help="Threads of one run.", show_default="INFERLANE_INTRA_OP_NUM_THREADS"),
     ] = None,
     steps: Annotated[
         str,

@@ -8,6 +8,8 @@ import typer
 from rich.table import Table
 
 from control_plane.cli.console import err, load_settings, missing_extra_explained, out, styled
+from control_plane.cli.model_listing import version_named
+from inferlane.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from models.quantizing.gate import MeasuredForm
@@ -57,9 +59,10 @@ def quantize_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     ] = None,
 ) -> None:
     """Quantize a version to int8, measure it on this machine, and publish it if it pays. Exit 1 if it does not."""
-    model, slash, name = version.partition("/")
-    if not slash:
-        raise typer.BadParameter(f"{version!r} is not MODEL/VERSION, such as fraud/v1")
+    try:
+        model, name = version_named(version)
+    except ConfigurationError as error:
+        raise typer.BadParameter(str(error)) from error
     settings = load_settings() if models_dir is None else load_settings(models_dir=models_dir)
     with missing_extra_explained("quantizing", _NEEDS):
         from models.quantizing.gate import Limits  # noqa: PLC0415 - numpy and the model tools, for this command alone

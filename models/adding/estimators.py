@@ -1,7 +1,7 @@
 """Estimators of scikit-learn, and of libraries that have their shape: predicting, and as ONNX."""
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,7 +160,7 @@ class Estimator(LibraryModel):
         found = []
         for way in ("predict_proba", "decision_function", "transform", "predict"):
             try:
-                values = getattr(self._model, way)(rows)
+                values = _called(getattr(self._model, way), rows)
             except (AttributeError, NotImplementedError):
                 continue
             # Of a classifier of several labels the scores are an array for each, with a column for each of its classes.
@@ -177,6 +177,18 @@ class Estimator(LibraryModel):
 
         columns = {name: array.astype(object) if array.dtype.kind == "T" else array for name, array in inputs.items()}
         return pd.DataFrame({name: column.ravel() for name, column in columns.items()})
+
+
+def _called(method: Callable[[Any], Any], rows: Any) -> Any:
+    """What a method says of rows; of the same numbers in float64 where it takes them in the type of its fit alone."""
+    try:
+        return method(rows)
+    except ValueError:
+        is_table = not isinstance(rows, np.ndarray)
+        names = list(rows.select_dtypes("float32").columns) if is_table else []
+        if not names and (is_table or rows.dtype != np.float32):
+            raise
+        return method(rows.astype(dict.fromkeys(names, np.float64) if is_table else np.float64))
 
 
 def _parts(model: Any) -> Iterator[Any]:

@@ -96,11 +96,14 @@ def _parsed(path: Path, artifact: Artifact) -> onnx.ModelProto:
     if fault is None:
         try:
             model = onnx.load_model_from_string(artifact.model)
-            fault = None if model.graph.node and model.graph.output else "it has no graph"
+            fault = None if model.graph.node or model.graph.output else "it has no graph"
         except NotAMessageError as error:
             fault = str(error)
     if fault is not None:
         raise _no_model(path, fault)
+    if not (model.graph.node and model.graph.output):
+        lack = "output: it answers nothing" if model.graph.node else "node: it computes nothing"
+        raise ConfigurationError(f"the graph of {path} has no {lack}. Export the model with its operators and outputs.")
     return model
 
 
@@ -153,9 +156,7 @@ def _check_datatype(what: str, name: str, elem_type: int) -> None:
     try:
         numpy_dtype(datatype)
     except DecodeError as error:
-        raise ConfigurationError(
-            f"{what} {quoted(name)} is {error}. Export the model with another datatype."
-        ) from error
+        raise ConfigurationError(f"{what} {quoted(name)}: {error}. Export the model with another datatype.") from error
 
 
 def _check_shape(what: str, name: str, shape: onnx.TensorShapeProto) -> None:

@@ -31,12 +31,17 @@ def run_in_child(
     """Return the answer of `module`, run as a child process that calls `answer_order`.
 
     Raises:
-        ConfigurationError: the child refused the order, crashed, or took too long; `what` names what it ran.
+        ConfigurationError: the child refused the order, ended before it was done, or took too long; `what` names it.
     """
     name = module.rpartition(".")[2]
     order_file, answer_file = scratch / f"{name}-order.json", scratch / f"{name}-answer.json"
     order_file.write_bytes(msgspec.json.encode(order))
     _run(module, order_file, answer_file, what=what, scratch=scratch, timeout_s=timeout_s)
+    if not answer_file.exists():
+        raise ConfigurationError(
+            f"{what} ended the process that ran it before it was done, with exit code 0. Load it by itself, and see "
+            "what it runs then"
+        )
     outcome = msgspec.json.decode(answer_file.read_bytes(), type=_Outcome)
     if outcome.refusal is not None:
         raise ConfigurationError(outcome.refusal)

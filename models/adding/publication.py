@@ -104,12 +104,12 @@ def check_free(models_dir: Path, *, model: str, version: str) -> None:
     if (models_dir / RETIRED / model / version).exists():
         raise ConfigurationError(
             f"{model} {version} was retired, and the name of a version is never used again: its results may still be "
-            f"read. Add it as {next_version(models_dir, model)}, or without --version."
+            f"read. Give it another name, such as {next_version(models_dir, model)}."
         )
     if (models_dir / model / version).exists():
         raise ConfigurationError(
-            f"{model} {version} is in the store already, and versions are never changed. Add it as "
-            f"{next_version(models_dir, model)}, or without --version."
+            f"{model} {version} is in the store already, and versions are never changed. Give it "
+            f"another name, such as {next_version(models_dir, model)}."
         )
     wanted = pool_key(model, version)
     for other, taken in _names_in(models_dir):

@@ -17,7 +17,7 @@ from models.catalog import ModelVersion
 from models.quantizing.gate import Judged, Limits, MeasuredForm, best, judge, speedups
 from models.quantizing.measurement import Measurement, MeasurementOrder, form_path, measure_in_child
 from models.store import dump_toml
-from models.store_reader import load_model
+from models.store_reader import check_in_store, load_model
 from models.timing import cpu_name
 
 
@@ -67,6 +67,7 @@ def quantize_version(quantization: Quantization, *, say: Callable[[str], object]
     """
     name = quantization.target or f"{quantization.version}-quantized"
     check_version_name(name)
+    check_in_store(quantization.models_dir, quantization.model, quantization.version)
     source = load_model(quantization.models_dir / quantization.model).version(quantization.version)
     check_free(quantization.models_dir, model=quantization.model, version=name)
     if source.quantization != "none":

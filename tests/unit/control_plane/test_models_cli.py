@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from control_plane.cli.models_commands import app
-from inferlane.errors import ConfigurationError
+from inferlane.errors import ConfigurationError, InferlaneError
 from tests.support.fakes.stores import write_tiny_store
 
 
@@ -56,6 +56,30 @@ def test_list_for_programs_has_each_version_and_what_cannot_be_served(tmp_path: 
     (fault,) = listing["faults"]
     assert fault["model"] == "torn"
     assert fault["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("serve", "nope/v1"), "has no model 'nope'; there are: tiny"),
+        (("serve", "tiny/nope"), "model 'tiny' has no version 'nope'; it has: v1"),
+        (("quantize", "nope/v1", "--data", "rows.csv"), "has no model 'nope'; there are: tiny"),
+        (("quantize", "tiny/nope", "--data", "rows.csv"), "model 'tiny' has no version 'nope'; it has: v1"),
+        (("serve", "tiny"), "'tiny' names a model and no version; write tiny/VERSION."),
+        (("retire", "tiny/"), "'tiny/' names a model and no version; write tiny/VERSION."),
+        (("default", "tiny"), "'tiny' names a model and no version; write tiny/VERSION."),
+        (("retire", "a b/v1"), "'a b/v1' names no version; write MODEL/VERSION, as fraud/v3: the model name 'a b'"),
+    ],
+    ids=str,
+)
+def test_a_name_that_is_none_of_the_store_is_answered_with_those_that_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], says: str
+) -> None:
+    write_tiny_store(tmp_path / "store")
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner().invoke(app, [*arguments, "--models-dir", "store"])
+    assert isinstance(ended.exception, InferlaneError)
+    assert says in str(ended.exception)
 
 
 def test_building_without_the_extra_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

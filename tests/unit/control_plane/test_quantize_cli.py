@@ -45,4 +45,4 @@ def test_figures_are_printed_and_the_exit_code_says_whether_int8_pays(tmp_path: 
         assert seen in refused.stdout
     assert "net v1-quantized in store/net/v1-quantized" in passed.stdout
     assert "is in the store already" in again.stderr
-    assert "is not MODEL/VERSION" in malformed.stderr
+    assert "'net' names a model and no version; write net/VERSION" in " ".join(malformed.stderr.split())

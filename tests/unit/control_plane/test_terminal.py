@@ -154,7 +154,7 @@ def acls(patch: pytest.MonkeyPatch, _: Path, *, argv: list[str]) -> list[str]:
 
 def revoke(_: pytest.MonkeyPatch, folder: Path) -> list[str]:
     file = folder / "keys.toml"
-    file.write_text("")
+    file.write_text("keys = []\n")
     return ["keys", "revoke", HOSTILE, "--file", str(file)]
 
 
@@ -326,6 +326,19 @@ def test_a_command_writes_in_any_encoding(
     text = written.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]  # of the buffer above
     assert mark in text
     assert "--json" not in argv or json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"), [(["models", "add", "--help"], "[[columns]]"), (["k8s", "render", "--help"], "in [runtime]")]
+)
+def test_help_is_no_markup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str], text: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["inferlane", *argv])
+    monkeypatch.setattr(os, "nice", lambda _increment: 0)
+    with suppress(SystemExit):
+        main_module.main()
+    assert text in " ".join(capsys.readouterr().out.replace("│", "").split())
 
 
 def test_json_needs_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,11 @@ def test_a_command_line_without_provider_names_is_refused(text: str) -> None:
         parsed_execution("--providers", providers=text)
 
 
+def test_too_many_threads_are_no_fault_of_the_providers() -> None:
+    with pytest.raises(ConfigurationError, match=r"^--threads 1025: Expected `int` <= 1024"):
+        parsed_execution("--providers", providers="cpu", threads=1025)
+
+
 def test_a_command_line_names_providers_in_any_case() -> None:
     assert parsed_execution("--providers", providers="CUDA, cpu", threads=3) == Execution(
         providers=("cuda", "cpu"), threads=3

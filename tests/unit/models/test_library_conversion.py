@@ -1,5 +1,7 @@
 """What converters of libraries get wrong or do not know, mended: the graph answers what the library predicts."""
 
+import pickle
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +12,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import xgboost
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
 from sklearn.ensemble import (
@@ -255,6 +258,39 @@ def test_missing_values_that_the_library_takes_alike_are_answered(tmp_path: Path
 
     assert [spec.allow_nan for spec in signature.inputs] == [True]
     assert report.changes == ()
+
+
+def test_a_model_that_takes_numbers_of_its_fit_alone_is_compared_with_those(tmp_path: Path) -> None:
+    """Guards `KMeans`, which refused the float32 rows of the comparison with "Buffer dtype mismatch"."""
+    fitted = KMeans(3, n_init=1, random_state=0).fit(FEATURES.astype(np.float64))
+    skops.dump(fitted, tmp_path / "model.skops")
+    estimator = open_model(tmp_path / "model.skops", SourceKind.SKOPS, trusted=True)
+
+    distances, labels = estimator.predictions({"input": FEATURES})
+
+    np.testing.assert_array_equal(labels, fitted.predict(FEATURES.astype(np.float64)))
+    np.testing.assert_array_equal(distances, fitted.transform(FEATURES.astype(np.float64)))
+
+
+class Ends:
+    def __reduce__(self) -> Any:
+        return sys.exit, (0,)
+
+
+def test_a_pickle_that_ends_its_process_well_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(Ends()))
+    addition = Addition(
+        source=str(tmp_path / "model.pkl"),
+        model="m",
+        version=None,
+        models_dir=tmp_path / "store",
+        check=None,
+        tolerance=1e-4,
+        timeout_s=60.0,
+        trust_pickle=True,
+    )
+    with pytest.raises(ConfigurationError, match=r"model\.pkl ended the process that ran it before it was done, with"):
+        add(addition, say=lambda _: None)
 
 
 def test_an_archive_that_would_fill_the_memory_is_not_opened(tmp_path: Path) -> None:

@@ -119,6 +119,12 @@ def test_a_zip_map_goes_and_the_names_of_the_classes_stay(tmp_path: Path, labels
     assert list(map(str, labels)) in [output.get("classes") for output in about["outputs"]]
 
 
+def without(field: str) -> onnx.ModelProto:
+    model = graphs.plain()
+    model.graph.ClearField(field)
+    return model
+
+
 def broken(folder: Path) -> Path:
     path = saved(graphs.plain(), folder)
     path.write_bytes(path.read_bytes()[:-7])
@@ -159,6 +165,8 @@ BAD: list[tuple[str, Callable[[Path], Path], str]] = [
     ("truncated", broken, "is no ONNX model"),
     ("text", text, "is no ONNX model"),
     ("empty-graph", lambda folder: saved(onnx.ModelProto(ir_version=10), folder), "is no ONNX model .it has no graph"),
+    ("no-output", lambda folder: saved(without("output"), folder), "has no output: it answers nothing"),
+    ("no-node", lambda folder: saved(without("node"), folder), "has no node: it computes nothing"),
     ("ir-version", lambda folder: saved(graphs.plain(ir_version=99), folder), "Export it with an older IR version"),
     ("opset", lambda folder: saved(graphs.plain(opset=99), folder), "Export it with an older opset"),
     ("custom", lambda folder: saved(graphs.plain("Magic", domain="acme"), folder), "custom operators.*acme:Magic"),
@@ -169,7 +177,11 @@ BAD: list[tuple[str, Callable[[Path], Path], str]] = [
     ("scalar", lambda folder: saved(graphs.scalar(), folder), "output .output. is a single value and has no rows"),
     ("no-rows", lambda folder: saved(graphs.reduced(), folder), r"output 'output' has the shape \[1, 1\] for 256 rows"),
     ("sequence", lambda folder: saved(graphs.sequence(), folder), "is a sequence.*no ZipMap"),
-    ("datatype", lambda folder: saved(graphs.plain("Identity", elem_type=TensorProto.BFLOAT16), folder), "BFLOAT16"),
+    (
+        "datatype",
+        lambda folder: saved(graphs.plain("Identity", elem_type=TensorProto.BFLOAT16), folder),
+        "input 'input': datatype 'BFLOAT16' is n",
+    ),
     ("not-finite", lambda folder: saved(graphs.plain("Log"), folder), "must be finite"),
     *(
         (
@@ -215,7 +227,7 @@ def test_a_name_that_no_topic_can_have_is_refused_first(tmp_path: Path, name: st
 @pytest.mark.parametrize(
     ("model", "version", "sentence"),
     [
-        ("fraud", "v1", "versions are never changed. Add it as v2"),
+        ("fraud", "v1", "versions are never changed. Give it another name, such as v2"),
         ("Fraud", "v1", "could not be told from fraud v1"),
         ("fraud", "V1", "could not be told from fraud v1"),
     ],

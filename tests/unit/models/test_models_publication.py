@@ -139,7 +139,7 @@ def test_a_retired_version_is_gone_whole_and_its_name_is_not_used_again(tmp_path
     assert not remove_version(store, "tiny", "v1")
     catalog = load_catalog(store, default_model="tiny")
     assert (set(catalog.model().versions), catalog.faults) == ({"v2"}, ())
-    with pytest.raises(ConfigurationError, match=r"tiny v1 was retired.*Add it as v3"):
+    with pytest.raises(ConfigurationError, match=r"tiny v1 was retired.*such as v3"):
         check_free(store, model="tiny", version="v1")
     assert remove_version(store, "tiny", "v2")
     assert not (store / "tiny").exists()
