@@ -161,6 +161,7 @@ async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncE
         ConfigurationError: the store lacks models (`lack`), and the catalogue topic has none either.
     """
     clock = SystemClock()
+    tracing = await enter_tracing(stack, "api")
     redis, store_probe, producer = await open_service_clients(
         stack, settings.kafka, settings.store.redis_url, settings.stack.names, startup
     )
@@ -207,7 +208,6 @@ async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncE
     await delivered.start()
     stack.push_async_callback(delivered.close)
     metrics = ResponseMetrics(catalog)
-    tracing = await enter_tracing(stack, "api")
     cancellations = Cancellations(redis, redis_url=settings.store.redis_url, clock=clock, names=settings.stack.names)
     submitter = Submitter(
         settings.api,

@@ -67,6 +67,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
         port = await stack.enter_async_context(
             serve_ops(ops, settings.ports, max_body_bytes=settings.kafka.max_body_bytes)
         )
+        tracing = await enter_tracing(stack, "router")
         redis, store_probe, producer = await open_service_clients(
             stack, settings.kafka, settings.store.redis_url, settings.stack.names, startup
         )
@@ -114,7 +115,7 @@ async def serve(settings: "Settings", stop: asyncio.Event) -> None:
             retrier=retrier,
             shadow_gate=shadow_gate,
             sticky_records=settings.kafka.sticky_records,
-            tracing=await enter_tracing(stack, "router"),
+            tracing=tracing,
         )
         window_publisher = WindowPublisher(
             settings.outcomes,

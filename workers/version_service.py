@@ -62,6 +62,7 @@ async def open_clients(
     Raises:
         StoppedEarlyError: the process was told to stop before the broker and the store were available.
     """
+    tracing = await enter_tracing(stack, "worker")
     redis, store_probe, producer = await open_service_clients(
         stack, settings.kafka, settings.store.redis_url, settings.stack.names, startup
     )
@@ -74,7 +75,7 @@ async def open_clients(
         producer=producer,
         cancelled=cancelled,
         store_probe=store_probe,
-        tracing=await enter_tracing(stack, "worker"),
+        tracing=tracing,
         retrier=retrier,
         clock=clock,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from inferlane.errors import ConfigurationError
+from inferlane.errors import ConfigurationError, clipped
 
 if TYPE_CHECKING:
     from inferlane.runtime.tracing.spans import Tracing
@@ -17,6 +17,8 @@ _NONE = "none"
 
 async def enter_tracing(stack: AsyncExitStack, service: str) -> "Tracing | None":
     """Call `open_tracing`; the stack closes it in a thread, while the event loop goes on.
+
+    Enter it first: a collector that does not answer delays what is closed after it.
 
     Raises:
         ConfigurationError: as `open_tracing`.
@@ -31,19 +33,29 @@ def open_tracing(service: str, environ: Mapping[str, str] = os.environ) -> "Trac
     """Return the tracing that the environment asks for, None if it asks for none.
 
     Raises:
-        ConfigurationError: it asks for something that is not installed or not supported.
+        ConfigurationError: it asks for something that is not installed or not supported, or has a value that
+            OpenTelemetry refuses.
     """
     exporter = _exporter(environ)
     if exporter == _NONE:
         return None
     try:
+        # OpenTelemetry reads some variables when it is imported.
         from inferlane.runtime.tracing.spans import Tracing, make_provider  # noqa: PLC0415 - loaded when asked for
+
+        return Tracing(make_provider(service, exporter, environ))
     except ImportError as error:
         raise ConfigurationError(
             f"traces are asked for, but {error.name} is not installed; pip install 'inferlane[otel]', "
             f"or unset OTEL_TRACES_EXPORTER, {' and '.join(_ENDPOINTS)}"
         ) from error
-    return Tracing(make_provider(service, exporter, environ))
+    except (ValueError, TypeError, RuntimeError) as error:
+        # Its messages do not always name the variable. Values may be secret, as those of headers are.
+        names = ", ".join(sorted(name for name in environ if name.startswith("OTEL_")))
+        raise ConfigurationError(
+            f"OpenTelemetry refuses its settings: {clipped(str(error))}. Correct one of {names}, or set "
+            "OTEL_TRACES_EXPORTER=none"
+        ) from error
 
 
 def _exporter(environ: Mapping[str, str]) -> str:

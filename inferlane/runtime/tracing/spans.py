@@ -3,6 +3,7 @@
 Source: W3C Trace Context, section 3.2.
 """
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -20,6 +21,8 @@ from inferlane.contracts.record import TRACE_PARENT
 from inferlane.errors import ConfigurationError
 
 Attributes = Mapping[str, str | int | float | bool]
+CLOSE_S = 2.0
+"""How long a process that stops tries to send its last spans, in seconds."""
 Kind = Literal["SERVER", "PRODUCER", "CONSUMER", "CLIENT", "INTERNAL"]
 """What a span is to the other end of its hop; the names are OpenTelemetry's."""
 
@@ -98,8 +101,12 @@ class Tracing:
         )
 
     def close(self) -> None:
-        """Send the remaining spans; blocks for as long as the exporter tries (`OTEL_EXPORTER_OTLP_TIMEOUT`)."""
-        self._provider.shutdown()
+        """Send the remaining spans; blocks for at most `CLOSE_S`, after which those that were not sent are lost."""
+        # A daemon, so that the process ends while the exporter still tries: for half a minute where the collector
+        # accepts connections and does not answer.
+        sending = threading.Thread(target=self._provider.shutdown, name="tracing-close", daemon=True)
+        sending.start()
+        sending.join(CLOSE_S)
 
     def _context(self, parent: bytes | None) -> Context:
         carrier = {} if parent is None else {TRACE_PARENT: parent.decode("ascii", errors="replace")}

@@ -1,11 +1,17 @@
 """When there are traces, and what the spans of a batch and of a take say."""
 
+import inspect
+import os
 import subprocess
 import sys
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -15,11 +21,13 @@ from inferlane.contracts.record import TRACE_PARENT
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.delivery import Reply
-from inferlane.runtime.tracing import open_tracing
+from inferlane.runtime.tracing import open_tracing, spans
 from inferlane.runtime.tracing.spans import Tracing
+from producer_api import main
 from router.router_telemetry import RouteSpans
 from router.routing import Route
 from tests.support.fakes.records import make_version
+from workers import version_service
 from workers.batch_telemetry import BatchSpans
 from workers.batching import Batch, BatchRun, RunTimes
 
@@ -89,6 +97,73 @@ def test_off_it_costs_no_import() -> None:
 def test_what_is_asked_for_and_not_there_is_said(environ: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         open_tracing("api", environ)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OTEL_BSP_SCHEDULE_DELAY": "-1"},
+        {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "99999"},
+        # Read while OpenTelemetry is imported.
+        {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "-1"},
+        {"OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER": "none-such"},
+    ],
+)
+def test_a_value_that_opentelemetry_refuses_is_said_with_the_variables_that_are_set(environ: dict[str, str]) -> None:
+    program = (
+        "import os; from inferlane.errors import ConfigurationError\n"
+        "from inferlane.runtime.tracing import open_tracing\n"
+        "try: open_tracing('api', os.environ)\n"
+        "except ConfigurationError as error: print(error)"
+    )
+    variables = {**os.environ, **environ, "OTEL_TRACES_EXPORTER": "otlp"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "OpenTelemetry refuses its settings" in ran.stdout
+    (name,) = environ
+    assert f"{name}, OTEL_TRACES_EXPORTER" in ran.stdout
+
+
+class SilentExporter(SpanExporter):
+    """Waits for a collector that never answers."""
+
+    def __init__(self) -> None:
+        self.asked, self.answered = threading.Event(), threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:  # noqa: ARG002 - the name is OpenTelemetry's
+        self.asked.set()
+        self.answered.wait()
+        return SpanExportResult.SUCCESS
+
+
+def test_a_collector_that_does_not_answer_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards `sending.join(CLOSE_S)` in `Tracing.close`; fails when closing waits for the exporter."""
+    monkeypatch.setattr(spans, "CLOSE_S", 0.1)
+    exporter, provider = SilentExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    traced = Tracing(provider)
+    traced.begin("a", kind="SERVER").end()
+
+    closing = threading.Thread(target=traced.close, daemon=True)
+    closing.start()
+    assert exporter.asked.wait(20)
+    # Less than the 30 s for which OpenTelemetry waits for its exporter.
+    closing.join(20)
+    assert not closing.is_alive()
+    assert not exporter.answered.is_set()
+    exporter.answered.set()
+
+
+@pytest.mark.parametrize("start", [main._start, version_service.open_clients], ids=["api", "worker"])
+async def test_tracing_is_entered_before_and_so_closed_after_the_clients_of_broker_and_store(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[..., Awaitable[Any]]
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+    unused = {name: None for name in inspect.signature(start).parameters if name != "stack"}
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ConfigurationError, match="zipkin"):
+            await start(stack=stack, **unused)
 
 
 def test_a_missing_extra_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
