@@ -34,6 +34,18 @@ _BOMS = (
 )
 
 
+# How files begin that are no text, whatever they are called: no name of a column has such characters.
+_NO_TEXT = {
+    "gzip": re.compile(rb"\x1f\x8b"),
+    "zip": re.compile(rb"PK\x03\x04"),
+    "bzip2": re.compile(rb"BZh[1-9]1AY&SY"),
+    "xz": re.compile(rb"\xfd7zXZ\x00"),
+    "Zstandard": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "Parquet": re.compile(rb"PAR1[\x00-\x1f]"),
+}
+_MARK_BYTES = 10
+
+
 class HeaderLine(StrEnum):
     """Whether the first line names the columns."""
 
@@ -98,6 +110,7 @@ def find_format(path: Path, options: ReadOptions, *, width: int | None) -> Forma
         ConfigurationError: it cannot be read, or not so; the message says what to give.
     """
     try:
+        _refuse_no_text(path)
         encoding, said = _encoding(path, options.encoding)
         if width is None:
             return Format(encoding=encoding, encoding_said=said)
@@ -124,6 +137,16 @@ def find_format(path: Path, options: ReadOptions, *, width: int | None) -> Forma
         delimiter=delimiter,
         header=tuple(field.strip() for field in first or ()) if has_header else None,
     )
+
+
+def _refuse_no_text(path: Path) -> None:
+    """Return if the file may be text: as Latin-1, which any bytes are, it would be rows of nonsense."""
+    with path.open("rb") as file:
+        head = file.read(_MARK_BYTES)
+    for name, mark in _NO_TEXT.items():
+        if mark.match(head):
+            remedy = "Call it .parquet" if name == "Parquet" else "Unpack it first"
+            raise ConfigurationError(f"{path} is a {name} file, and no text as its name says. {remedy}")
 
 
 def _encoding(path: Path, given: str) -> tuple[str, str]:

@@ -1,6 +1,9 @@
 """Rows of a file: how it is written is found and said, and no row is lost in silence."""
 
+import bz2
+import gzip
 import json
+import lzma
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -335,3 +338,29 @@ def test_a_number_for_missing_values_is_refused_where_rows_are_sent_as_they_are(
 def test_what_is_no_encoding_of_text_is_refused(tmp_path: Path, encoding: str) -> None:
     with pytest.raises(ConfigurationError, match=f"--encoding '{encoding}' is no encoding"):
         read(tmp_path, ROWS, encoding=encoding)
+
+
+@pytest.mark.parametrize("options", [{}, {"encoding": "latin-1"}])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+@pytest.mark.parametrize(
+    ("packed", "says"),
+    [
+        (gzip.compress(ROWS.encode()), "is a gzip file.*Unpack it first"),
+        (bz2.compress(ROWS.encode()), "is a bzip2 file.*Unpack it first"),
+        (lzma.compress(ROWS.encode()), "is a xz file.*Unpack it first"),
+        (b"PK\x03\x04\x14", "is a zip file.*Unpack it first"),
+        (b"PAR1\x15", "is a Parquet file.*Call it .parquet"),
+    ],
+)
+def test_a_file_that_is_no_text_is_not_read_as_text(
+    tmp_path: Path, packed: bytes, says: str, name: str, options: dict[str, str]
+) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        read(tmp_path, packed, name=name, **options)
+
+
+@pytest.mark.parametrize("header", ["PAR1,b,c,d", "BZh1,b,c,d", "PK,b,c,d"])
+def test_a_column_that_is_called_as_packed_files_begin_is_a_column(tmp_path: Path, header: str) -> None:
+    file, chunks = read(tmp_path, f"{header}\n{ROWS}")
+    assert file.format.header == tuple(header.split(","))
+    assert np.allclose(values(chunks), EXPECTED)
