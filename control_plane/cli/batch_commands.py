@@ -62,7 +62,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
         typer.Option("--refuse-invalid", help="Read the whole file first, and send nothing if a row does not fit."),
     ] = False,
     stall_timeout_s: Annotated[
-        float, typer.Option(min=1, help="Give up after this many seconds without a result.")
+        float, typer.Option(min=1, max=1e6, help="Give up after this many seconds without a result.")
     ] = 60.0,
 ) -> None:
     """Send every row, wait for every result, write them in order.

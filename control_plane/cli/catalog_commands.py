@@ -35,7 +35,9 @@ def serve_model(
         str,
         typer.Option(help="Where workers without the version get its files.", show_default="its folder in the store"),
     ] = "",
-    within_s: Annotated[float, typer.Option("--within", min=1, help="Seconds that it may take to answer.")] = 120.0,
+    within_s: Annotated[
+        float, typer.Option("--within", min=1, max=1e6, help="Seconds that it may take to answer.")
+    ] = 120.0,
     acls: Annotated[
         bool,
         typer.Option(
@@ -100,7 +102,7 @@ def set_default_version(name: VersionName, models_dir: ModelsDir = None) -> None
 def retire_model(
     name: VersionName,
     within_s: Annotated[
-        float, typer.Option("--within", min=1, help="Seconds that accepted requests may take to be finished.")
+        float, typer.Option("--within", min=1, max=1e6, help="Seconds that accepted requests may take to be finished.")
     ] = 300.0,
     now: Annotated[
         bool,

@@ -57,7 +57,7 @@ def add_model(  # noqa: PLR0913, PLR0917 - the flags of a command
         ),
     ] = _DEFAULT_TOLERANCE,
     timeout_s: Annotated[
-        float, typer.Option("--timeout", min=1, help="Seconds that loading and running the model may take.")
+        float, typer.Option("--timeout", min=1, max=1e6, help="Seconds that loading and running the model may take.")
     ] = _DEFAULT_TIMEOUT_S,
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Open a pickle, which may run anything, in a child. Default: off.")

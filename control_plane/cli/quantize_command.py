@@ -49,7 +49,9 @@ def quantize_model(  # noqa: PLR0913, PLR0917 - the flags of a command
     target: Annotated[
         str | None, typer.Option("--as", help="Name of the int8 version.", show_default="VERSION-quantized")
     ] = None,
-    timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that all of it may take.")] = 600.0,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=1, max=1e6, help="Seconds that all of it may take.")
+    ] = 600.0,
     models_dir: Annotated[
         Path | None,
         typer.Option(

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Simulate the scaling of pools, and plan the capacity of a deployment.")
 
 ServiceTime = Annotated[
-    float, typer.Option(min=1e-7, help="Seconds a worker takes for one row of a full batch.", show_default=True)
+    float,
+    typer.Option(min=1e-7, max=1e6, help="Seconds a worker takes for one row of a full batch.", show_default=True),
 ]
-BatchOverhead = Annotated[float, typer.Option(min=0, help="Seconds a batch takes besides its rows.")]
-RowsPerRecord = Annotated[float, typer.Option(min=0.001, help="Rows of a request, the mean.")]
-Rate = Annotated[float, typer.Option(min=0, help="Requests a second at the peak, over all versions.")]
+BatchOverhead = Annotated[float, typer.Option(min=0, max=1e6, help="Seconds a batch takes besides its rows.")]
+RowsPerRecord = Annotated[float, typer.Option(min=0.001, max=1e6, help="Rows of a request, the mean.")]
+Rate = Annotated[float, typer.Option(min=0, max=1e9, help="Requests a second at the peak, over all versions.")]
 Versions = Annotated[int, typer.Option(min=1, help="Versions that share the load, each with a pool of its own.")]
-Skew = Annotated[float, typer.Option(min=0, help="0: even shares; 1: each version's share is 1 / its rank.")]
+Skew = Annotated[float, typer.Option(min=0, max=100, help="0: even shares; 1: each version's share is 1 / its rank.")]
 Partitions = Annotated[
     int | None, typer.Option(min=1, help="Partitions of each work topic.", show_default="INFERLANE_WORK_PARTITIONS")
 ]
@@ -44,15 +45,15 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
     ] = None,
     pattern: Annotated[str, typer.Option(help="steady, burst, daily or spikes, with the peaks of --rate.")] = "burst",
     rate: Rate = 200.0,
-    bulk_rate: Annotated[float, typer.Option(min=0, help="Bulk records a second at the peak.")] = 0.0,
-    duration: Annotated[float, typer.Option(min=10, help="Seconds of a pattern.")] = 3600.0,
-    step: Annotated[float, typer.Option(min=0.05, help="Seconds of one step of the simulation.")] = 1.0,
+    bulk_rate: Annotated[float, typer.Option(min=0, max=1e9, help="Bulk records a second at the peak.")] = 0.0,
+    duration: Annotated[float, typer.Option(min=10, max=1e6, help="Seconds of a pattern.")] = 3600.0,
+    step: Annotated[float, typer.Option(min=0.05, max=1e6, help="Seconds of one step of the simulation.")] = 1.0,
     service_time: ServiceTime = 0.005,
     batch_overhead: BatchOverhead = 0.005,
     rows: RowsPerRecord = 1.0,
-    start_time: Annotated[float, typer.Option(min=0, help="Seconds until a new worker takes records.")] = 10.0,
+    start_time: Annotated[float, typer.Option(min=0, max=1e6, help="Seconds until a new worker takes records.")] = 10.0,
     rebalance_time: Annotated[
-        float, typer.Option(min=0, help="Seconds that a rebalance stops a pool when its size changes.")
+        float, typer.Option(min=0, max=1e6, help="Seconds that a rebalance stops a pool when its size changes.")
     ] = 3.0,
     scaled_object: Annotated[
         Path | None,
@@ -60,8 +61,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer read
     ] = None,
     model: Annotated[str | None, typer.Option(help="Of the ScaledObject.", show_default="the default model")] = None,
     version: Annotated[str, typer.Option(help="Of the ScaledObject.")] = "v1",
-    target_wait: Annotated[float, typer.Option(min=0, help="Seconds that a client's record may wait.")] = 5.0,
-    bulk_wait: Annotated[float, typer.Option(min=0, help="Seconds that a bulk record may wait.")] = 60.0,
+    target_wait: Annotated[float, typer.Option(min=0, max=1e6, help="Seconds that a client's record may wait.")] = 5.0,
+    bulk_wait: Annotated[float, typer.Option(min=0, max=1e6, help="Seconds that a bulk record may wait.")] = 60.0,
     partitions: Partitions = None,
     versions: Versions = 1,
     skew: Skew = 0.0,
@@ -119,8 +120,10 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads th
     partitions: Partitions = None,
     record_bytes: Annotated[int, typer.Option(min=1, help="Bytes of a request's record.")] = 1_000,
     replication: Annotated[int, typer.Option(min=1, help="Replicas of each partition.")] = 3,
-    api_rate: Annotated[float, typer.Option(min=1, help="Requests a second of one API process.")] = 2_000.0,
-    router_rate: Annotated[float, typer.Option(min=1, help="Records a second of one router process.")] = 10_000.0,
+    api_rate: Annotated[float, typer.Option(min=1, max=1e9, help="Requests a second of one API process.")] = 2_000.0,
+    router_rate: Annotated[
+        float, typer.Option(min=1, max=1e9, help="Records a second of one router process.")
+    ] = 10_000.0,
     broker_partitions: Annotated[int, typer.Option(min=1, help="Partition replicas that one broker holds.")] = 4_000,
 ) -> None:
     """Compute what a load needs at its peak: workers, API and router replicas, partitions, groups, brokers."""

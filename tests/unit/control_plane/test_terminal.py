@@ -302,7 +302,30 @@ def test_no_option_takes_a_number_that_is_infinite_or_nan() -> None:
                 with pytest.raises(typer.BadParameter, match=f"{number} is no finite number"):
                     parameter.callback(context, parameter, number)
     with pytest.raises(typer.BadParameter, match="inf is no finite number"):
-        root.main(["scale", "plan", "--rate", "inf"], standalone_mode=False)
+        root.main(["batch", "submit", "rows.csv", "--out", "o", "--missing", "inf"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("k8s render", "--service-time"),
+        ("k8s render", "--target-wait"),
+        ("k8s render", "--batch-overhead"),
+        ("k8s render", "--rows"),
+        ("scale plan", "--rate"),
+        ("scale plan", "--skew"),
+        ("scale simulate", "--duration"),
+        ("scale simulate", "--start-time"),
+        ("models add export.onnx --name net", "--timeout"),
+        ("models quantize net/v1 --data rows.csv", "--timeout"),
+        ("models retire net/v1", "--within"),
+        ("batch submit rows.csv --out out.jsonl", "--stall-timeout-s"),
+    ],
+)
+def test_a_number_that_no_computation_could_hold_is_out_of_range(command: str, option: str) -> None:
+    root: Any = typer.main.get_command(main_module.command_line())
+    with pytest.raises(typer.BadParameter, match="less than or equal to"):
+        root.main([*command.split(), option, "1e300"], standalone_mode=False)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
