@@ -82,6 +82,11 @@ class VersionFile(msgspec.Struct, frozen=True):
         return next(labels, ())
 
 
+# msgspec describes a Struct type at its first use, and crashes when two threads do so at once; shared workers read
+# these files in threads. A decoder describes its type, and all types in it, while one thread imports this module.
+_DESCRIBED = (msgspec.json.Decoder(ModelFile), msgspec.json.Decoder(VersionFile))
+
+
 def model_folders(models_dir: Path) -> list[Path]:
     """The folders that hold a model, or that nobody can look into although they are called as one.
 

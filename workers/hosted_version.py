@@ -1,6 +1,8 @@
 """One version in a shared worker: loaded, served until it is told to stop, and retried after a failure."""
 
 import asyncio
+import math
+import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -59,10 +61,14 @@ class HostedVersion:
         clients: WorkerClients,
         shared: SharedParts,
         *,
-        read_store: "Callable[[], Catalog | None]",
+        read_store: "Callable[[float], Catalog | None]",
         loading: asyncio.Semaphore,
     ) -> None:
-        """`read_store` returns the model store; `loading` limits how many versions load at once."""
+        """`loading` limits how many versions load at once.
+
+        `read_store` returns the model store as it was read at or after a time of the monotonic clock, in seconds; it is
+        called from a thread.
+        """
         self.name = name
         self.status = HostStatus(state=HostState.LOADING)
         self.settled = asyncio.Event()
@@ -74,11 +80,14 @@ class HostedVersion:
         self._read_store = read_store
         self._loading = loading
         self._stop = asyncio.Event()
+        # Of one serving, which its own failure ends too: that must not look like an order to stop.
+        self._end = asyncio.Event()
         self._faults = VersionFaults(clients.redis, redis_url=settings.store.redis_url, names=settings.stack.names)
 
     def stop(self) -> None:
         """Stop: finish the batches under way."""
         self._stop.set()
+        self._end.set()
         for feed in self._feeds:
             feed.wake()
 
@@ -91,8 +100,12 @@ class HostedVersion:
         waits = back_off(_FIRST_RETRY_S, _LONGEST_RETRY_S)
         with suppress(StoppedEarlyError):
             while not self._stop.is_set():
+                # A later try reads the store anew, as its files may have been repaired since the failure.
+                served_from_s = math.inf
                 try:
-                    await self._serve(*await self._load())
+                    loaded = await self._load(time.monotonic())
+                    served_from_s = time.monotonic()
+                    await self._serve(*loaded)
                 except StoppedEarlyError:
                     raise
                 except UnavailableError as error:
@@ -101,17 +114,19 @@ class HostedVersion:
                 except Exception as error:
                     log.exception("hosted_version_failed", model=self.name[0], version=self.name[1], error=str(error))
                     await self._note_failure(error)
+                if time.monotonic() - served_from_s > _LONGEST_RETRY_S:
+                    waits = back_off(_FIRST_RETRY_S, _LONGEST_RETRY_S)
                 if not self._stop.is_set():
                     await unless_stopped(asyncio.sleep(next(waits)), self._stop)
         self._enter(HostState.STOPPED)
 
-    async def _load(self) -> "tuple[OnnxModel, str]":
+    async def _load(self, since_s: float) -> "tuple[OnnxModel, str]":
         settings = self._settings
         self._enter(HostState.LOADING, reason=self.status.reason)
         async with self._loading:
             if self._stop.is_set():
                 raise StoppedEarlyError
-            store = await asyncio.to_thread(self._read_store)
+            store = await asyncio.to_thread(self._read_store, since_s)
             found, default_version = await find_version(settings.kafka, settings.stack, *self.name, store=store)
             # In a thread, so that the other versions go on serving.
             load = partial(
@@ -136,7 +151,10 @@ class HostedVersion:
             stack.callback(self._forget_service)
             self._enter(HostState.SERVING)
             log.info("version_hosted", model=self.name[0], version=self.name[1])
-            await service.serve(self._stop)
+            self._end = asyncio.Event()
+            if self._stop.is_set():
+                self._end.set()
+            await service.serve(self._end)
         log.info("version_left", model=self.name[0], version=self.name[1])
 
     def _note_feed(self, source: "Callable[..., TopicFeed]", **arguments: Any) -> "TopicFeed":

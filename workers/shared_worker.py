@@ -1,6 +1,9 @@
 """One process that serves many versions: one consumer for each lane, one scheduler, one thread for long runs."""
 
 import asyncio
+import math
+import threading
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -44,6 +47,8 @@ class SharedWorker:
         self._hosts: dict[VersionName, HostedVersion] = {}
         self._tasks: dict[VersionName, asyncio.Task[None]] = {}
         self._store: Catalog | None = None
+        self._store_read_s = -math.inf
+        self._reading_store = threading.Lock()
         self._has_settled = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -93,7 +98,6 @@ class SharedWorker:
 
     def _settle(self, names: "frozenset[VersionName]", clients: WorkerClients, shared: SharedParts) -> None:
         """Start versions that were added, and stop versions that were removed."""
-        self._store = None
         loading = asyncio.Semaphore(_LOADS_AT_ONCE)
         there = {name for name, host in self._hosts.items() if not host.is_stopping()}
         for name in there - names:
@@ -118,15 +122,20 @@ class SharedWorker:
             host.stop()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _read_store(self) -> Catalog | None:
-        """Return the model store, read once for all versions that are added together; None if it cannot be read."""
-        if self._store is None:
-            settings = self._settings
-            try:
-                self._store = load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model)
-            except ConfigurationError:
-                return None
-        return self._store
+    def _read_store(self, since_s: float) -> Catalog | None:
+        """Return the model store as it was read at or after `since_s` on the monotonic clock; None if it is unreadable.
+
+        Versions that are added together, or fail together, share one read. Safe for threads.
+        """
+        with self._reading_store:
+            if self._store is None or self._store_read_s < since_s:
+                settings = self._settings
+                self._store, self._store_read_s = None, time.monotonic()
+                try:
+                    self._store = load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model)
+                except ConfigurationError:
+                    return None
+            return self._store
 
     def _usage_of_one(self, spent_s: float) -> Usage:
         """Return the CPU time of a version's own runs, and its share of the memory."""
