@@ -130,8 +130,10 @@ class PredictEndpoint:
             response = await self.handle(scope, receive, exchange)
         except Exception as error:  # noqa: BLE001 - a bug of ours gets a response too
             response = failure_response(self._exchanges, exchange, error, scope["path"])
-        await (await self._format.prepare(scope, response)).send(send)
-        self._exchanges.end(exchange, status=response.status)
+        try:
+            await (await self._format.prepare(scope, response)).send(send)
+        finally:
+            self._exchanges.end(exchange, status=response.status)
 
     def direct(self, scope: Any, held: BodyMemory) -> DirectPredict | None:
         """Return what serves calls with this head directly; None if they need more than their rows computed.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import UnavailableError
-from producer_api.predict.cancellation import accepted_headers
+from producer_api.predict.cancellation import ClientDisconnect, accepted_headers
 from producer_api.predict.pending import WaiterQuotas
 
 if TYPE_CHECKING:
@@ -94,16 +94,21 @@ class ResultWaits:
         left_s = deadline_s - self._clock.now_s() + _TIMER_SLACK_S
         return max(0.0, min(until_s - self._clock.monotonic_s(), left_s))
 
-    async def wait(self, request_id: str, *, key: str, model: str, until_s: float) -> Result | Accepted | None:
+    async def wait(
+        self, request_id: str, *, key: str, model: str, until_s: float, disconnect: ClientDisconnect | None = None
+    ) -> Result | Accepted | None:
         """Return what `read` does, as soon as there is a result, the deadline has passed, or `until_s` has passed.
 
-        Any replica may wait: the deadline is read from the mark of acceptance.
+        A `disconnect` ends the wait too. Any replica may wait: the deadline is read from the mark of
+        acceptance.
 
         Raises:
             OverloadedError: too many calls wait in this process.
             UnavailableError: the store does not answer.
         """
         with self.waiter(model, key) as waiter:
+            if disconnect is not None:
+                disconnect.resolves(waiter)
             known: Result | Accepted | None = None
             with suppress(UnavailableError):
                 known = await self.read(request_id, key=key)

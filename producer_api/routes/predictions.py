@@ -12,7 +12,7 @@ from producer_api.http.asgi import CALLER, SEES_ALL
 from producer_api.http.error_responses import UnknownPredictionError
 from producer_api.http.schemas import Prediction
 from producer_api.predict.call_options import seconds_within
-from producer_api.predict.cancellation import accepted_headers, cancel_request
+from producer_api.predict.cancellation import ClientDisconnect, accepted_headers, cancel_request
 from producer_api.predict.event_streams import MEDIA_TYPE, empty_stream, queued_body
 from producer_api.predict.pending import answer_within, store_is_late
 from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
@@ -77,7 +77,11 @@ async def read_prediction(
         accepted, waits = asked.known, services.submitter.waits
         known: Result | Accepted | None = accepted
         if wait_s > 0:
-            known = await waits.wait(request_id, key=asked.key, model=accepted.model, until_s=until_s)
+            disconnect = ClientDisconnect()
+            with disconnect.watching(request.receive):
+                known = await waits.wait(
+                    request_id, key=asked.key, model=accepted.model, until_s=until_s, disconnect=disconnect
+                )
         known = await waits.expire(request_id, known, key=asked.key)
     return services.responses.body(known) if isinstance(known, Result) else queued_body(request_id, accepted)
 

@@ -80,6 +80,30 @@ async def post_and_leave(port: int, **headers: str) -> None:
     await writer.wait_closed()
 
 
+async def test_a_client_that_left_its_wait_for_a_result_frees_its_place(tmp_path: Path) -> None:
+    """Guards the disconnect of `read_prediction`: one request would hold all places of its model for a minute."""
+    async with running_api(tmp_path, max_waiting_requests=10) as api:
+        status, accepted = await api.predict(Prefer="respond-async")
+        assert status == 202
+        port, left = api.settings.api.port, []
+        for _ in range(4):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            path = f"/v1/predictions/{accepted['request_id']}?wait_s=50"
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            left.append(writer)
+
+        async def all_wait() -> bool:
+            return await waiting_calls(port) == len(left)
+
+        async def nobody_waits() -> bool:
+            return await waiting_calls(port) == 0
+
+        await eventually(all_wait)
+        for writer in left:
+            writer.close()
+        await eventually(nobody_waits)
+
+
 async def waiting_calls(port: int) -> int:
     async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
         lines = (await answer.text()).splitlines()

@@ -30,6 +30,19 @@ class DrainingProtocol(HttpToolsProtocol):
         self._in_head = self._in_body = False
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since_s = 0.0
+        # Whose app was started last. Messages that came after it wait, while `cycle` is that of the last one.
+        self._started: Any = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the app that runs; uvicorn tells the last message alone, whose app may not have been started."""
+        if self._started is not None and not self._started.response_complete:
+            self._started.disconnected = True
+            self._started.message_event.set()
+        super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._started = cycle
+        super()._start_asgi_task(cycle, app)
 
     def shutdown(self) -> None:
         """Let the answer under way, or else the next one, end the connection; end one that is idle soon."""

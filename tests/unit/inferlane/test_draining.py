@@ -115,3 +115,27 @@ async def test_a_connection_that_stays_idle_is_closed_and_the_server_ends() -> N
         await server.stop_listening()
         assert await connection[0].read() == b""
         connection[1].close()
+
+
+async def test_the_app_that_runs_learns_of_a_client_that_left_while_later_requests_wait() -> None:
+    """Guards `DrainingProtocol.connection_lost`: uvicorn tells the last message alone, whose app was not started."""
+    told = asyncio.Event()
+    began = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        began.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told.set()
+        # As every app does that has not asked: it may go nowhere, and must not fail.
+        await echo(scope, receive, send)
+
+    async with (
+        asyncio.timeout(LIMIT_S),
+        serve_http(app, PortSettings(), max_body_bytes=1024, host="127.0.0.1", port=0) as port,
+    ):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET * 3)
+        await began.wait()
+        writer.close()
+        await told.wait()
