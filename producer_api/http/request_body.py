@@ -162,7 +162,7 @@ async def read_body(scope: Any, receive: Any, limit_bytes: int, *, remedy: str =
     Raises:
         DecodeError: the client disconnected in the middle, or the body is not in the coding that it names.
         PayloadTooLargeError: it is over the limit, compressed or inflated; up to 32 times the limit was read and
-            dropped.
+            dropped, but nothing of a client that asks first (`Expect: 100-continue`).
         UnsupportedCodingError: its coding is not supported.
         OverloadedError: the bodies of all open calls together are over their limit.
     """
@@ -178,6 +178,10 @@ async def read_body(scope: Any, receive: Any, limit_bytes: int, *, remedy: str =
 
 
 async def _read_raw(scope: Any, receive: Any, limit_bytes: int, remedy: str) -> bytes:
+    announced = content_length(scope) or 0
+    if announced > limit_bytes and (header(scope, b"expect") or b"").lower() == b"100-continue":
+        # Not asked for its body, the client reads the response without having sent it (RFC 9110, section 10.1.1).
+        raise _too_large(announced, limit_bytes, remedy)
     message = await receive()
     if message["type"] != "http.request":
         raise DecodeError(_GONE)
@@ -203,10 +207,12 @@ async def _read_raw(scope: Any, receive: Any, limit_bytes: int, remedy: str) -> 
     if message["type"] != "http.request":
         raise DecodeError(_GONE)
     if received > limit_bytes:
-        raise PayloadTooLargeError(
-            f"the body has {max(received, content_length(scope) or 0)} bytes, the limit is {limit_bytes}; {remedy}"
-        )
+        raise _too_large(max(received, announced), limit_bytes, remedy)
     return bytes(gathered)
+
+
+def _too_large(size_bytes: int, limit_bytes: int, remedy: str) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"the body has {size_bytes} bytes, the limit is {limit_bytes}; {remedy}")
 
 
 def content_length(scope: Any) -> int | None:

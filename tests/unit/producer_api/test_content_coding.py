@@ -2,7 +2,7 @@
 
 import gzip
 import zlib
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -97,3 +97,18 @@ def test_a_header_that_must_be_one_is_refused_twice() -> None:
         single_header(scope, b"idempotency-key")
     assert single_header(scope, b"other") == b"1"
     assert single_header(scope, b"absent") is None
+
+
+@pytest.mark.parametrize(("size_bytes", "is_asked_for"), [(LIMIT, True), (LIMIT + 1, False)])
+async def test_no_body_over_the_limit_is_asked_for(size_bytes: int, is_asked_for: bool) -> None:
+    """The first `receive` makes uvicorn send `100 Continue`; the client would send gigabytes then."""
+    headers = [(b"content-length", b"%d" % size_bytes), (b"expect", b"100-Continue")]
+    asked = []
+
+    async def receive() -> dict[str, Any]:
+        asked.append(True)
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    with nullcontext() if is_asked_for else pytest.raises(PayloadTooLargeError, match=f"{size_bytes} bytes"):
+        await read_body({"headers": headers}, receive, LIMIT)
+    assert asked == [True] * is_asked_for
