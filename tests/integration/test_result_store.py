@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from inferlane.contracts.identity import foreign_key, name_of
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Accepted, Result, Status, decode_wake_up
 from inferlane.errors import UnavailableError
@@ -97,3 +98,61 @@ async def test_who_waits_is_told_in_the_same_step_unless_another_result_holds(ur
 async def test_an_id_that_nobody_accepted_is_unknown(url: str) -> None:
     async with connect(url) as redis:
         assert await ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names()).find("never") is None
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+async def test_what_is_no_result_is_replaced_and_the_other_results_are_stored(url: str, *, is_list: bool) -> None:
+    """Guards `put_despite_damage`: one such key stopped the worker of its version for as long as the key existed."""
+    async with connect(url) as redis:
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names())
+        await store.put([result("earlier")])
+        await store.mark_accepted("odd", ACCEPTED, ttl_s=60)
+        key = Names().store_key("result", "odd")
+        await (redis.lpush(key, "x") if is_list else redis.set(key, b"garbage"))  # type: ignore[misc]  # its type says both
+        assert await store.find("odd") == ACCEPTED
+        assert await store.get(["odd", "earlier"]) == [None, result("earlier")]
+        put = [result("before"), result("odd"), result("earlier", Status.EXPIRED), result("after")]
+        assert await store.put(put) == [result("before"), result("odd"), result("earlier"), result("after")]
+        assert await store.get(["odd", "after"]) == [result("odd"), result("after")]
+        assert 0 < await redis.ttl(key) <= 60
+        # From now on it is the first terminal result.
+        assert await store.put([result("odd", Status.EXPIRED)]) == [result("odd")]
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+async def test_a_single_result_that_replaces_what_is_no_result_wakes_its_client(url: str, *, is_list: bool) -> None:
+    async with connect(url) as redis:
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names())
+        key = Names().store_key("result", "odd")
+        await (redis.lpush(key, "x") if is_list else redis.set(key, b""))  # type: ignore[misc]  # its type says both
+        async with redis.pubsub() as heard:
+            await heard.subscribe(store.wake_up_channel("api"))
+            small = replace(result("odd"), content=b"x")
+            assert (await store.put([small], wake={"api": [small]}))[0] is small
+            assert await next_message(heard) == [small]
+
+
+async def next_message(heard: Any) -> Any:
+    async with asyncio.timeout(5):
+        async for message in heard.listen():
+            if message["type"] == "message":
+                return decode_wake_up(message["data"])
+    return None
+
+
+async def test_a_name_of_another_type_does_not_stop_foreign_results(url: str) -> None:
+    async with connect(url) as redis:
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names())
+        key = foreign_key(b"", "mine", b"{}")
+        await redis.lpush(Names().store_key("name", name_of(key)), "x")  # type: ignore[misc]  # its type says both
+        foreign = replace(result("mine"), foreign_key=key)
+        assert await store.put([foreign]) == [foreign]
+        assert await store.foreign_key(name_of(key)) == key
+
+
+async def test_a_replay_opens_a_request_whose_result_cannot_be_read(url: str) -> None:
+    async with connect(url) as redis:
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names())
+        await redis.set(Names().store_key("result", "odd"), b"garbage")
+        assert await store.reopen("odd", ACCEPTED, ttl_s=60) is None
+        assert await store.find("odd") == ACCEPTED

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from redis.exceptions import NoPermissionError
 
 from control_plane.autoscaling.capacity_plan import WorkerPace
@@ -73,6 +74,10 @@ async def test_the_documented_user_may_do_all_that_we_do_and_nothing_else(settin
         assert await pending.wait(waiter, 60) == result
         await pending.close()
         assert await store.get(["a"]) == [result]
+        await redis.set(Names().store_key("result", "b"), b"no result")
+        await redis.zadd(Names().store_key("result", "c"), {"x": 1})
+        others = [replace(result, request_id=request_id) for request_id in "bc"]
+        assert await store.put(others) == others
         windows = WindowStore(redis, redis_url=settings.store.redis_url, slot_s=5, keep_s=60, names=Names())
         assert not await windows.put([], publisher="router")
         assert (await windows.read("iris", "v1", window_s=10, now_s=1000)).requests == 0

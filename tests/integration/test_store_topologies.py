@@ -92,6 +92,10 @@ async def use_all(settings: Settings) -> None:
         later = [result(request_id, b"later") for request_id in ids]
         assert await store.put(later) == results
         await pending.close()
+        await redis.set(store._result_key("unreadable"), b"garbage")
+        await redis.zadd(store._result_key("wrong-type"), {"x": 1})
+        odd = [result(request_id) for request_id in ("unreadable", "wrong-type", "beside")]
+        assert await store.put([*odd, later[0]]) == [*odd, results[0]]
         failed = Result(request_id="f", status=Status.FAILED, model="iris", version="v1", error_code="model_error")
         await store.put([failed])
         assert await store.reopen("f", ACCEPTED, ttl_s=60) is None

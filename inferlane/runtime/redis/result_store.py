@@ -1,6 +1,7 @@
 """Results in the store: the first terminal write wins; a wake-up is a hint, the stored key is authoritative."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 from redis.asyncio import Redis
@@ -13,13 +14,13 @@ from inferlane.contracts.results import (
     Result,
     Status,
     decode_accepted,
-    decode_result,
     encode_accepted,
     encode_result,
     encode_wake_up,
 )
 from inferlane.errors import UnavailableError, quoted
 from inferlane.runtime.redis.connection import connect, get_many, is_cluster, ping, store_errors
+from inferlane.runtime.redis.damaged_results import despite_wrong_types, put_despite_damage, readable
 from inferlane.runtime.redis.url import without_password
 
 __all__ = ["ResultStore", "connect", "ping", "store_errors", "without_password"]
@@ -89,7 +90,7 @@ class ResultStore:
         return self._names.store_key("wake", instance)
 
     async def put(self, results: Sequence[Result], *, wake: Mapping[str, Sequence[Result]] = _NOBODY) -> list[Result]:
-        """Store each result unless its request already has one; return the results in force, in the same order.
+        """Store each result unless its request has a readable one already; return those in force, in the same order.
 
         The given object itself is returned where it was the first. If all were, the API instances in `wake` are
         notified; otherwise the caller must do that. One round trip, all or nothing: separate commands on a full
@@ -102,11 +103,11 @@ class ResultStore:
         if not results:
             return []
         messages = [(self.wake_up_channel(instance), text) for instance in wake for text in _wake_ups(wake[instance])]
+        put = partial(self._put_over_slots if self._is_cluster else self._put_at_once, results, messages)
         async with store_errors(self._redis_url):
-            put = self._put_over_slots if self._is_cluster else self._put_at_once
-            earlier = await put(results, messages)
+            held = await put_despite_damage(self._redis, lambda: [self._result_key(one.key) for one in results], put)
         await self._name([result.foreign_key for result in results if result.foreign_key])
-        return [result if raw is None else decode_result(raw) for result, raw in zip(results, earlier, strict=True)]
+        return [ours if earlier is None else earlier for ours, earlier in zip(results, held, strict=True)]
 
     async def _put_at_once(
         self, results: Sequence[Result], messages: Sequence[tuple[str, bytes]]
@@ -174,11 +175,15 @@ class ResultStore:
         if not foreign_keys:
             return
         names = [self._name_key + name_of(key) for key in foreign_keys]
-        async with store_errors(self._redis_url):
+
+        async def put() -> list[bytes | None]:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for name, key in zip(names, foreign_keys, strict=True):
                     pipeline.set(name, key, nx=True, get=True, ex=self._ttl_s)
-                held = await pipeline.execute()
+                return list(await pipeline.execute())
+
+        async with store_errors(self._redis_url):
+            held = await despite_wrong_types(self._redis, lambda: names, put)
             for name, key, earlier in zip(names, foreign_keys, held, strict=True):
                 if earlier is not None and _raw(earlier) != key.encode():
                     # The name does not tell which of the two is meant, and a wrong result is worse than none.
@@ -193,8 +198,8 @@ class ResultStore:
         if not request_ids:
             return []
         async with store_errors(self._redis_url):
-            found = await get_many(self._redis, [self._result_key(request_id) for request_id in request_ids])
-        return [None if raw is None else decode_result(_raw(raw)) for raw in found]
+            found = await get_many(self._redis, keys := [self._result_key(request_id) for request_id in request_ids])
+        return [None if raw is None else readable(_raw(raw), key) for key, raw in zip(keys, found, strict=True)]
 
     async def shorten(self, keys: Sequence[str], *, ttl_s: float) -> None:
         """Shorten the life of the results under these keys to `ttl_s` seconds from now.
@@ -222,9 +227,10 @@ class ResultStore:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            result, accepted = await self._redis.mget(self._result_key(request_id), self._accepted_key(request_id))
-        if result is not None:
-            return decode_result(_raw(result))
+            key = self._result_key(request_id)
+            raw, accepted = await self._redis.mget(key, self._accepted_key(request_id))
+        if raw is not None and (result := readable(_raw(raw), key)) is not None:
+            return result
         return None if accepted is None else decode_accepted(_raw(accepted))
 
     async def mark_accepted(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> None:
@@ -248,7 +254,7 @@ class ResultStore:
         key = self._result_key(request_id)
         async with store_errors(self._redis_url):
             raw = await self._redis.get(key)
-            held = None if raw is None else decode_result(_raw(raw))
+            held = None if raw is None else readable(_raw(raw), key)
             if held is not None and (held.status is Status.SUCCEEDED or held.error_code == CANCELLED):
                 return held
             is_open = await self._reopen(

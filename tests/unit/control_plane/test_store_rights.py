@@ -21,6 +21,7 @@ COMMANDS = {
     "popleft": None,
     "pop": None,
     "call": None,
+    "pcall": None,
     "get_message": None,
 }
 
@@ -31,7 +32,7 @@ def called() -> set[str]:
     for package in SERVICES:
         for path in (REPOSITORY / package).rglob("*.py"):
             text = path.read_text()
-            found |= {name.lower() for name in re.findall(r"redis\.call\('(\w+)'", text)}
+            found |= {name.lower() for name in re.findall(r"redis\.p?call\('(\w+)'", text)}
             found |= set(re.findall(r"\b(?:self\._redis|redis|pipeline|pubsub)\.([a-z_]+)\(", text))
     commands = {COMMANDS.get(name, name) for name in found}
     return {command for command in commands if command is not None}
