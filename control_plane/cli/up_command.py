@@ -244,12 +244,13 @@ def _up_detached(profile: "Profile", options: "StackOptions") -> None:
         _announce(record)
         return
     _stop_leftovers(profile.settings.kafka, profile.settings.stack)
-    # Built only to report a taken port or missing models here, and not in the log of the background process.
-    LocalStack(profile, options, *_served(profile))
+    # Reports a taken port or missing models here, and not in the log of the background process.
+    stack = LocalStack(profile, options, *_served(profile))
     with out.status("starting") as progress:
         record = start_detached(
             file,
             _arguments(options),
+            first=stack.record,
             on_change=lambda seen: progress.update(styled(f"starting: {progress_of(seen)}")),
         )
     _announce(record)

@@ -1,12 +1,15 @@
 """Start the stack in the background, stop it, and describe it from its run file."""
 
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
 import psutil
 
 from control_plane.local.managed_process import StartError
@@ -19,10 +22,17 @@ _POLL_S = 0.1
 # Only for a supervisor that hangs: longer than the patience that it has with its own processes, rank by rank.
 _START_WITHIN_S = 900.0
 _LOG_TAIL_BYTES = 4096
+# How a supervisor ends that was told to: with its signal handler, and before it has one.
+_STOPPED = frozenset({0, -signal.SIGTERM, -signal.SIGINT})
 
 
-def start_detached(file: RunFile, arguments: Sequence[str], *, on_change: Callable[[RunRecord], None]) -> RunRecord:
+def start_detached(
+    file: RunFile, arguments: Sequence[str], *, first: RunRecord, on_change: Callable[[RunRecord], None]
+) -> RunRecord:
     """Run `inferlane up` with these arguments in the background and return once the stack is ready.
+
+    `first` is in the file until the supervisor writes its own record, some seconds later: `inferlane down` must find
+    it at any time.
 
     Raises:
         StartError: it ended or failed first; the message ends with the log of the part that failed.
@@ -44,12 +54,17 @@ def start_detached(file: RunFile, arguments: Sequence[str], *, on_change: Callab
             stderr=log,
             start_new_session=True,
         )
+    with suppress(psutil.Error, OSError):
+        create_time_s = psutil.Process(process.pid).create_time()
+        file.write(msgspec.structs.replace(first, pid=process.pid, create_time_s=create_time_s))
     deadline_s = time.monotonic() + _START_WITHIN_S
     while time.monotonic() < deadline_s:
         ended = process.poll() is not None
         record = file.read()
         if record and record.phase == "ready":
             return record
+        if process.returncode in _STOPPED:
+            raise StartError("the stack was stopped while it started, by `inferlane down` or a signal")
         if ended:
             raise StartError((record and record.failure) or f"the supervisor ended. {_tail(log_path)}")
         if record:
@@ -67,9 +82,7 @@ def stop_detached(record: RunRecord, *, wait_s: float) -> tuple[str, ...]:
     supervisor = same_process(record.pid, record.create_time_s)
     if supervisor:
         supervisor.terminate()
-        _, alive = psutil.wait_procs([supervisor], timeout=wait_s)
-        for process in alive:
-            process.kill()
+        _kill_after([supervisor], wait_s)
     orphans = {
         entry.name: process
         for entry in reversed(record.processes)
@@ -77,10 +90,19 @@ def stop_detached(record: RunRecord, *, wait_s: float) -> tuple[str, ...]:
     }
     for process in orphans.values():
         process.terminate()
-    _, alive = psutil.wait_procs(list(orphans.values()), timeout=wait_s)
-    for process in alive:
-        process.kill()
+    _kill_after(orphans.values(), wait_s)
     return tuple(orphans)
+
+
+def _kill_after(processes: Collection[psutil.Process], wait_s: float) -> None:
+    """Kill those that have not ended by then. One that its parent has not asked after has ended (a zombie)."""
+    until_s = time.monotonic() + wait_s
+    while alive := [process for process in processes if same_process(process.pid, process.create_time())]:
+        if time.monotonic() >= until_s:
+            for process in alive:
+                process.kill()
+            return
+        time.sleep(_POLL_S)
 
 
 def _tail(path: Path) -> str:

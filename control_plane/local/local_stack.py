@@ -88,6 +88,11 @@ class LocalStack:
             environment=profile.environment,
         )
 
+    @property
+    def record(self) -> RunRecord:
+        """What the run file says of the stack."""
+        return self._record
+
     async def run(self, stop: asyncio.Event, *, when_ready: Callable[[RunRecord], None]) -> None:
         """Run until `stop` is set; the second SIGTERM or SIGINT kills what has not drained.
 

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
 import psutil
 import pytest
 from typer.testing import CliRunner
@@ -61,6 +63,18 @@ def test_processes_that_outlived_their_supervisor_are_ended(bystander: psutil.Pr
     record = record_of(bystander, born_s=bystander.create_time())
     assert stop_detached(record, wait_s=WAIT_S) == ("router",)
     assert not bystander.is_running() or bystander.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_supervisor_whose_parent_does_not_ask_after_it_has_ended() -> None:
+    """Guards `_kill_after`: psutil waits for a zombie until its time is over."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        seen = psutil.Process(process.pid)
+        record = msgspec.structs.replace(record_of(seen, born_s=seen.create_time() + 1), processes=())
+        waiting = threading.Thread(target=stop_detached, args=(record,), kwargs={"wait_s": 10 * WAIT_S}, daemon=True)
+        waiting.start()
+        waiting.join(WAIT_S)
+        assert not waiting.is_alive()
+        assert seen.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize(
