@@ -12,7 +12,6 @@ from inferlane.contracts.record import (
     FALLBACK,
     FALLEN_BACK_FROM,
     POSITION,
-    PROOF,
     ROLLOUT,
     SHADOW_HEADERS,
     RequestHeaders,
@@ -58,6 +57,8 @@ def no_callbacks() -> CallbackRefusedError:
 
 # Headers that the router overwrites.
 _ROUTER_HEADERS = SHADOW_HEADERS | {"ce_model", "ce_modelversion", POSITION, ROLLOUT, FALLBACK, FALLEN_BACK_FROM}
+# Headers that the router adds where they are missing. Empty ones must go: readers refuse a record with a header twice.
+_DEFAULTED = frozenset({"ce_id", "ce_time"})
 
 
 class RoutedRecord(msgspec.Struct, frozen=True):
@@ -70,15 +71,19 @@ class RoutedRecord(msgspec.Struct, frozen=True):
 
 
 def routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Route) -> list[tuple[str, bytes]]:
-    """Return the record's headers, plus the chosen version, plus defaults for those that are missing."""
-    kept = [header for header in record.headers if header[0] not in _ROUTER_HEADERS]
+    """Return the record's headers, plus the chosen version, plus defaults for those that are missing or empty."""
+    kept = [
+        (name, value)
+        for name, value in record.headers
+        if name not in _ROUTER_HEADERS and (value or name not in _DEFAULTED)
+    ]
     kept.append(("ce_model", chosen.model.encode()))
     kept.append(("ce_modelversion", chosen.version.encode()))
-    names = {name for name, value in kept if value}
+    names = {name for name, _ in kept}
     if "ce_id" not in names:
         kept.append(("ce_id", headers.request_id.encode()))
     if "ce_time" not in names:
         kept.append(("ce_time", format_time(headers.accepted_s)))
-    if PROOF not in names:
-        kept.append((POSITION, position_of(record).encode()))
+    # Also where there is a proof: only the worker finds out whether that proves anything.
+    kept.append((POSITION, position_of(record).encode()))
     return kept

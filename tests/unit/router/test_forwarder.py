@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from inferlane.contracts.catalog_entry import encode_entry
 from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.record import ROLLOUT
+from inferlane.contracts.record import ROLLOUT, read_headers
 from inferlane.contracts.traffic_split import Served, Shadow, Split
 from inferlane.errors import InferlaneError, PayloadTooLargeError, TopicMissingError
 from inferlane.runtime.catalog_table import CatalogTable
@@ -124,6 +127,30 @@ async def test_a_request_whose_topic_is_gone_is_answered_and_the_others_go_on() 
     assert answer.result.error_code == "topic_missing"
     assert topic("v2") in (answer.result.error_detail or "")
     assert answer.dead is lost
+
+
+@pytest.mark.parametrize("empty", [b"", None])
+async def test_empty_headers_get_their_defaults_and_the_worker_can_read_them(empty: Any) -> None:
+    """Guards `_DEFAULTED`: an empty header beside its default is one that the worker refuses as repeated."""
+    sender, delivery = FakeSender(), FakeDelivery()
+    bare = FakeRecord(value=b"{}")
+    headers = (("ce_id", empty), ("ce_time", empty), ("ce_source", empty), ("ce_modelversion", b"v1"))
+    assert await make_forwarder(sender, delivery).forward(take(replace(bare, headers=headers)), Lane.REQUESTS) is None
+    (sent,) = sender.sent
+    read = read_headers(FakeRecord(topic=sent.topic, offset=99, value=sent.value, headers=tuple(sent.headers)))
+    assert (read.request_id, read.accepted_s) == (read_headers(bare).request_id, read_headers(bare).accepted_s)
+
+
+@pytest.mark.parametrize("proof", [(), (("ce_proof", b""),), (("ce_proof", b"zz"),)])
+async def test_the_position_of_a_foreign_record_is_that_of_its_produce_whatever_proof_it_claims(
+    proof: tuple[tuple[str, bytes], ...],
+) -> None:
+    sender, delivery = FakeSender(), FakeDelivery()
+    foreign = FakeRecord(value=b"{}", headers=(("ce_id", b"mine"), ("ce_modelversion", b"v1"), *proof))
+    assert await make_forwarder(sender, delivery).forward(take(foreign), Lane.REQUESTS) is None
+    (sent,) = sender.sent
+    read = read_headers(FakeRecord(topic=sent.topic, offset=99, value=sent.value, headers=tuple(sent.headers)))
+    assert read.position == "inferlane.requests-0-7"
 
 
 async def test_a_topic_that_does_not_answer_holds_no_take_of_another() -> None:
