@@ -160,9 +160,16 @@ def decode_accepted(raw: bytes) -> Accepted:
     """Read the mark of an accepted request.
 
     Raises:
-        DecodeError: the bytes cannot be decoded.
+        InferlaneError: the stored bytes are damaged.
     """
-    return _decoded(_decode_accepted, raw)
+    try:
+        return _decoded(_decode_accepted, raw)
+    except DecodeError as error:
+        # Not a `DecodeError`, which would tell the client that its own request cannot be read.
+        raise InferlaneError(
+            f"the mark of the accepted request is damaged in the store: {error}. Send the request again; if this "
+            "repeats, look for what else writes to the store"
+        ) from error
 
 
 def decode_wake_up(raw: bytes) -> list[Result]:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
-from inferlane.errors import UNDECODABLE, DecodeError, OverloadedError, UnavailableError, clipped
+from inferlane.errors import UNDECODABLE, InferlaneError, OverloadedError, UnavailableError, clipped
 from inferlane.runtime.redis.result_store import store_errors
 from producer_api.http.error_responses import InvalidParameterError, KeyReusedError
 from producer_api.predict.pending import answer_within, store_is_late
@@ -68,6 +68,7 @@ class ClaimStore:
 
         Raises:
             UnavailableError: the store does not answer.
+            InferlaneError: the stored claim is damaged.
         """
         async with store_errors(self._redis_url):
             held = await self._redis.set(
@@ -221,4 +222,8 @@ def _decode(raw: bytes) -> Claim:
     try:
         return msgspec.msgpack.decode(raw, type=Claim)
     except UNDECODABLE as error:
-        raise DecodeError(f"a stored claim is not what the contract says: {clipped(str(error))}") from error
+        # Not a `DecodeError`: the client's request is well.
+        raise InferlaneError(
+            f"the stored claim of the Idempotency-Key is damaged: {clipped(str(error))}. Send the request with a new "
+            "key; if this repeats, look for what else writes to the store"
+        ) from error

@@ -1,15 +1,19 @@
 """What the store keeps of a result is short, and is the same result again."""
 
+from http import HTTPStatus
+
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inferlane.contracts.results import Result, Status, decode_result, encode_result
+from inferlane.contracts.results import Result, Status, decode_accepted, decode_result, encode_result
 from inferlane.contracts.wire.v2 import encode_response
 from inferlane.contracts.wire.v2_fields import ALL_AS_BYTES, ALL_AS_JSON, ResponseForm
-from inferlane.errors import DecodeError
+from inferlane.errors import DecodeError, InferlaneError
+from producer_api.http.error_responses import status_of
+from producer_api.predict.idempotency import _decode
 
 IRIS = {"label": np.array([0], "<i8"), "probabilities": np.array([[0.98, 0.01, 0.01]], "<f4")}
 NAMES = st.text(min_size=1, max_size=8)
@@ -81,3 +85,16 @@ def test_a_damaged_short_form_is_an_error_of_ours(content: bytes, json_length: i
     damaged = msgspec.structs.replace(result_of(IRIS), content=content, json_length=json_length)
     with pytest.raises(DecodeError, match="stored bytes"):
         decode_result(msgspec.msgpack.encode(damaged))
+
+
+def test_damage_in_the_store_is_no_fault_of_the_client() -> None:
+    """HTTP said 400 "The body cannot be read" to a `GET` that has no body."""
+    with pytest.raises(InferlaneError, match="is damaged in the store") as caught:
+        decode_accepted(b"\xc1")
+    assert status_of(caught.value) == HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def test_a_damaged_claim_of_an_idempotency_key_is_no_fault_of_the_client() -> None:
+    with pytest.raises(InferlaneError, match="claim of the Idempotency-Key is damaged") as caught:
+        _decode(b"\xc1")
+    assert status_of(caught.value) == HTTPStatus.INTERNAL_SERVER_ERROR
