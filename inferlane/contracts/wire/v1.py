@@ -5,6 +5,7 @@ list, a model with several takes each row as an object with one field for each i
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -108,6 +109,8 @@ class _Probe(msgspec.Struct):
     instances: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
+_INSTANCES_FIELD = re.compile(rb'"instances"\s*:')
+_INPUTS_FIELD = re.compile(rb'"inputs"\s*:')
 _decode_body = msgspec.json.Decoder(InstancesBody).decode
 _decode_probe = msgspec.json.Decoder(_Probe).decode
 # By the kind of the dtype.
@@ -122,7 +125,7 @@ def read_instances_body(payload: bytes) -> InstancesBody | None:
     """Return the fields of a V1 request, or None if the payload is not one.
 
     Raises:
-        DecodeError: it is one, but a field is repeated or has no effect on a record.
+        DecodeError: it is one, but is not JSON, or a field is repeated or has no effect on a record.
     """
     try:
         body = _decode_body(payload)
@@ -141,7 +144,8 @@ def _has_instances(payload: bytes) -> bool:
     try:
         return not isinstance(_decode_probe(payload).instances, msgspec.UnsetType)
     except UNDECODABLE:
-        return False
+        # No JSON, so the name of its field says what it was meant to be.
+        return _INSTANCES_FIELD.search(payload) is not None and _INPUTS_FIELD.search(payload) is None
 
 
 def decode_instances(raw: Raw, signature: Signature, *, max_rows: int | None = None) -> dict[str, np.ndarray]:
