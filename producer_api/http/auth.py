@@ -1,6 +1,7 @@
 """Authentication and authorisation of every call, in front of the predict call and of FastAPI."""
 
 import hmac
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,7 @@ _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREDICTIONS = "/v1/predictions/"
 _SHADOWS = "/v1/shadows/"
 _FEEDBACK = "/v1/feedback"
+_SLASHES = re.compile("/+")
 _BEARER = b"bearer"
 
 
@@ -136,7 +138,8 @@ def required_scope(method: str, path: str) -> Scope | None:
         return Scope.ADMIN
     if method in _READS or (method == "POST" and path in {PREDICT_PATH, EMBEDDINGS_PATH, _FEEDBACK}):
         return Scope.PREDICT
-    if method == "POST" and (INFER_PATH.fullmatch(path) or path == V2_INDEX_PATH):
+    # A slash too many in an infer call gets 404, not 403 for a scope that would not help.
+    if method == "POST" and (INFER_PATH.fullmatch(_SLASHES.sub("/", path).rstrip("/")) or path == V2_INDEX_PATH):
         return Scope.PREDICT
     if method == "DELETE" and path.startswith(_PREDICTIONS):
         return Scope.PREDICT
