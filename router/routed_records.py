@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from inferlane.contracts.dead_letters import stack_of
+from inferlane.contracts.identity import PROOF_CHARS
 from inferlane.contracts.kafka_record import OutRecord, format_time
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import (
     FALLBACK,
     FALLEN_BACK_FROM,
     POSITION,
+    PROOF,
     ROLLOUT,
     SHADOW_HEADERS,
     RequestHeaders,
@@ -79,11 +81,12 @@ def routed_headers(record: "ConsumerRecord", headers: RequestHeaders, chosen: Ro
     ]
     kept.append(("ce_model", chosen.model.encode()))
     kept.append(("ce_modelversion", chosen.version.encode()))
-    names = {name for name, _ in kept}
-    if "ce_id" not in names:
+    held = dict(kept)
+    if "ce_id" not in held:
         kept.append(("ce_id", headers.request_id.encode()))
-    if "ce_time" not in names:
+    if "ce_time" not in held:
         kept.append(("ce_time", format_time(headers.accepted_s)))
-    # Also where there is a proof: only the worker finds out whether that proves anything.
-    kept.append((POSITION, position_of(record).encode()))
+    # The API's own requests need none, and only the worker finds out whether a proof proves anything.
+    if len(held.get(PROOF) or b"") != PROOF_CHARS:
+        kept.append((POSITION, position_of(record).encode()))
     return kept

@@ -14,6 +14,8 @@ from hashlib import sha256
 
 _ID_CHARS = 32
 _PROOF_BYTES = 16
+PROOF_CHARS = 2 * _PROOF_BYTES
+"""The length of a proof; a header of another length is none."""
 # The secrets that are drawn at once: a system call costs as much for many bytes as for few.
 _DRAWN_AT_ONCE = 256
 _drawn: list[bytes] = []
@@ -36,8 +38,7 @@ def make_proof() -> bytes:
             return _drawn.pop()
         except IndexError:
             text = os.urandom(_PROOF_BYTES * _DRAWN_AT_ONCE).hex().encode()
-            chars = 2 * _PROOF_BYTES
-            _drawn.extend(text[start : start + chars] for start in range(0, len(text), chars))
+            _drawn.extend(text[start : start + PROOF_CHARS] for start in range(0, len(text), PROOF_CHARS))
 
 
 def committed_id(proof: bytes, *, source: bytes, caller: bytes, model: bytes, payload: bytes) -> str:
