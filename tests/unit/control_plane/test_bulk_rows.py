@@ -351,6 +351,7 @@ def test_what_is_no_encoding_of_text_is_refused(tmp_path: Path, encoding: str) -
         (b"PK\x03\x04\x14", "is a zip file.*Unpack it first"),
         (b"PAR1\x15", "is a Parquet file.*Call it .parquet"),
     ],
+    ids=["gzip", "bzip2", "xz", "zip", "Parquet"],
 )
 def test_a_file_that_is_no_text_is_not_read_as_text(
     tmp_path: Path, packed: bytes, says: str, name: str, options: dict[str, str]
