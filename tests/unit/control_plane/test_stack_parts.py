@@ -121,7 +121,8 @@ def test_a_broker_of_the_user_replaces_the_embedded_one_and_its_settings() -> No
 
 
 def test_the_environment_of_a_profile_gives_a_process_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = stack_profile(load_settings(), StackOptions())
+    # The environment has absolute paths alone.
+    profile = stack_profile(load_settings(models_dir=Path("models").absolute()), StackOptions())
     for name, value in profile.environment.items():
         monkeypatch.setenv(name, value)
     assert load_settings() == profile.settings
