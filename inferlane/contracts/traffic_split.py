@@ -59,7 +59,7 @@ def make_split(  # noqa: PLR0913 - one for each part of the record
 
     Raises:
         InvalidSplitError: no weight, a negative or infinite one, a sum of 0, or a version that is not known or
-            cannot be served and would get traffic, as a fallback or as a shadow too; or a shadow of itself alone.
+            cannot be served and would get traffic, as a fallback or as a shadow too.
     """
     known = tuple(known)
     for role, version in (("fallback", fallback), ("shadow", "" if shadow is None else shadow.version)):
@@ -80,7 +80,6 @@ def make_split(  # noqa: PLR0913 - one for each part of the record
     total = sum(weights.values())
     if not 0 < total < float("inf"):
         raise InvalidSplitError(f"the weights sum to {total}; give at least one version a weight over 0")
-    _refuse_own_copies(model, weights, shadow)
     return Split(
         model=model,
         weights={version: weight / total for version, weight in weights.items()},
@@ -88,15 +87,6 @@ def make_split(  # noqa: PLR0913 - one for each part of the record
         fallback=fallback,
         shadow=shadow,
     )
-
-
-def _refuse_own_copies(model: str, weights: Mapping[str, float], shadow: Shadow | None) -> None:
-    """Raise `InvalidSplitError` for a shadow of the only version with a weight: a version gets no copies of its own."""
-    if shadow is not None and all(version == shadow.version for version, weight in weights.items() if weight):
-        raise InvalidSplitError(
-            f"the shadow {shadow.version!r} of model {model!r} has all the traffic, and no version gets copies of its "
-            "own requests; give another version a weight over 0, or name another shadow"
-        )
 
 
 def weights_in_force(

@@ -112,11 +112,3 @@ def test_versions_that_are_not_served_leave_their_share_to_the_others_and_at_las
 def test_a_fallback_or_a_shadow_that_cannot_be_served_is_refused(roles: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidSplitError, match=says):
         make_split("iris", {"v1": 1.0}, known=KNOWN, unusable={"v2": "no file"}, changed_s=1.0, **roles)
-
-
-@pytest.mark.parametrize("weights", [{"v1": 1}, {"v1": 2, "v2": 0}])
-def test_a_shadow_that_only_its_own_requests_could_reach_is_refused(weights: dict[str, float]) -> None:
-    shadow = Shadow(version="v1", share=0.1)
-    with pytest.raises(InvalidSplitError, match=r"the shadow 'v1' of model 'iris' has all the traffic"):
-        make_split("iris", weights, known=["v1", "v2"], changed_s=0.0, shadow=shadow)
-    assert make_split("iris", {**weights, "v2": 1}, known=["v1", "v2"], changed_s=0.0, shadow=shadow).shadow == shadow
