@@ -9,6 +9,7 @@ then, whatever the broker.
 
 import asyncio
 import itertools
+import math
 import os
 import socket
 import struct
@@ -122,7 +123,7 @@ class ArrivalListener:
         self._looked_s = now_s
         if self.is_heard and self._path.exists():
             return
-        self.close()
+        self._unbind()
         with suppress(OSError):
             self._bind()
             log.info("arrivals_heard_again", topic=self._topic)
@@ -141,7 +142,11 @@ class ArrivalListener:
         self._socket = listening
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening, for good: a fetch that is still under way makes no socket again."""
+        self._looked_s = math.inf
+        self._unbind()
+
+    def _unbind(self) -> None:
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             self._socket.close()

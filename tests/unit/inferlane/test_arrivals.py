@@ -324,6 +324,14 @@ async def test_a_socket_that_was_removed_is_made_again(
     listener.close()
 
 
+async def test_a_listener_that_was_closed_makes_no_socket_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "_LOOK_S", 0.0)
+    listener = listening(folder, "requests")
+    listener.close()
+    listener.forget()
+    assert not names_in(folder)
+
+
 async def test_a_socket_that_could_not_be_made_is_made_later_and_no_wait_is_long_until_then(
     folder: Path, monkeypatch: pytest.MonkeyPatch, signals: ArrivalSignals
 ) -> None:
