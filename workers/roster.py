@@ -9,6 +9,7 @@ import structlog
 
 from inferlane.contracts.naming import check_model_name, check_version_name
 from inferlane.errors import ConfigurationError, InvalidNameError, quoted
+from inferlane.runtime.logs import LastError
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +69,7 @@ class Roster:
         # Before the file is read, so that a change meanwhile is not missed.
         seen = self._stamp()
         names = self._read()
-        reported = ""
+        last_error = LastError()
         yield names
         while not stop.is_set():
             with suppress(TimeoutError):
@@ -79,11 +80,11 @@ class Roster:
             try:
                 fresh = self._read()
             except ConfigurationError as error:
-                if reported != str(error):
-                    reported = str(error)
-                    log.warning("roster_not_read", error=reported, effect="the versions stay as they are")
+                if last_error.is_news(error):
+                    log.warning("roster_not_read", error=str(error), effect="the versions stay as they are")
                 continue
-            seen, reported = stamp, ""
+            seen = stamp
+            last_error.clear()
             if fresh != names:
                 names = fresh
                 yield names

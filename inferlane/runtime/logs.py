@@ -68,6 +68,22 @@ class RepeatLimit:
             return left_out
 
 
+class LastError:
+    """The error of something that is tried again and again: it is worth a line when it begins and when it changes."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def is_news(self, error: Exception) -> bool:
+        """Return whether the error says something else than the last one, and remember it."""
+        before, self._said = self._said, str(error)
+        return self._said != before
+
+    def clear(self) -> None:
+        """Forget it, because a try has succeeded."""
+        self._said = ""
+
+
 class EventLimit:
     """A processor of structlog that drops events that repeat a state too often."""
 

@@ -11,6 +11,7 @@ from inferlane.errors import ConfigurationError, InferlaneError, UnavailableErro
 from inferlane.runtime.api_keys import ApiKey, Scope, digest_of, read_keys
 from inferlane.runtime.http.direct_calls import DirectCycle, DirectHandler, direct_of
 from inferlane.runtime.http.server import LocalGuard
+from inferlane.runtime.logs import LastError
 from inferlane.runtime.metrics.api_metrics import DENIED
 from inferlane.runtime.runfile import is_loopback
 from producer_api.http.asgi import (
@@ -53,7 +54,7 @@ class KeyRing:
         self._clock = clock
         # Of the file that was read; None from when it changes until it can be read.
         self._stamp = _stamp_of(path)
-        self._reported = ""
+        self._error = LastError()
         self._entries: dict[bytes, _Entry] | None = _load(path)
         self._checked_s = clock.monotonic_s()
 
@@ -92,11 +93,11 @@ class KeyRing:
         try:
             self._entries = _load(self._path)
         except ConfigurationError as error:
-            if self._reported != str(error):
-                self._reported = str(error)
+            if self._error.is_news(error):
                 log.error("keys_unreadable", path=str(self._path), error=str(error))  # noqa: TRY400 - the message says all
         else:
-            self._stamp, self._reported = stamp, ""
+            self._stamp = stamp
+            self._error.clear()
             log.info("keys_read", path=str(self._path), keys=[key.name for _, key in self._entries.values()])
 
 

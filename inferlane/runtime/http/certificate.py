@@ -9,6 +9,7 @@ import structlog
 
 from inferlane.contracts.kafka_record import format_time
 from inferlane.errors import ConfigurationError
+from inferlane.runtime.logs import LastError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +89,7 @@ class RenewedCertificate(Generic[T]):
         self._files = files
         self._load = load
         self._clock = clock
-        self._reported = ""
+        self._error = LastError()
         held = self._held = self._read(self._read_stamps())
         if not self.is_valid():
             wrong = "expired at" if clock.now_s() >= held.expires_s else "is not valid before"
@@ -117,11 +118,10 @@ class RenewedCertificate(Generic[T]):
             self._held = self._read(stamps)
         except ConfigurationError as error:
             # The other file may be written a moment later, so the next handshake looks again.
-            if self._reported != str(error):
-                self._reported = str(error)
+            if self._error.is_news(error):
                 log.error("certificate_unreadable", error=str(error))  # noqa: TRY400 - the message says all
         else:
-            self._reported = ""
+            self._error.clear()
             log.info("certificate_read", path=str(self._files.chain))
 
     def _read(self, stamps: tuple[FileStamp, FileStamp]) -> _Held[T]:
