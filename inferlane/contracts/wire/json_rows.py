@@ -14,9 +14,16 @@ from inferlane.contracts.wire.json_numbers import EXACT_INTEGERS, ExpectedNumber
 from inferlane.contracts.wire.tensors import NOT_FINITE, WIDEST, TensorSpec, exactly, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped, quoted
 
-# Whole numbers of more than 64 bits, and exponents too large for a double, are valid JSON that simdjson refuses.
-_BIG_NUMBER = re.compile(rb"-?\d+(?:\.\d+)?[eE]\+?\d{3,}|-?\d{19,}(?:\.\d+)?(?:[eE][-+]?\d+)?")
-_PIECE_BYTES = 64 * 1024
+# Whole strings and numbers of valid JSON. The group holds what may be a whole number of more than 64 bits or an exponent
+# too large for a double: valid JSON that simdjson refuses.
+_TOKEN = re.compile(
+    rb'"(?:[^"\\]++|\\.)*+"'
+    rb"|(-?(?:\d{19,}(?:\.\d+)?(?:[eE][-+]?\d+)?|\d+(?:\.\d+)?[eE]\+?\d{3,}))(?![-+.\deE])"
+    rb"|-?\d[-+.\deE]*",
+    re.DOTALL,
+)
+_64_BITS = range(-(2**63), 2**64)
+_MOST_DIGITS = 20
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -32,12 +39,12 @@ def document_of(text: bytes, what: str) -> tuple[Any, str | None]:
         first = error
     too_big: list[str] = []
 
-    def as_double(found: "re.Match[bytes]") -> bytes:
-        number = float(found[0])
+    def as_double(token: bytes) -> bytes:
+        number = float(token)
         if abs(number) < float("inf"):
             return repr(number).encode()
         if not too_big:
-            too_big.append(clipped(found[0].decode(), limit_chars=40))
+            too_big.append(clipped(token.decode(), limit_chars=40))
         return b"{}"
 
     try:
@@ -50,15 +57,24 @@ def document_of(text: bytes, what: str) -> tuple[Any, str | None]:
         ) from error
 
 
-def _replaced(text: bytes, replace: Callable[["re.Match[bytes]"], bytes]) -> bytes:
-    """Return the text with its big numbers replaced, piece by piece: `re` holds an object for each that it replaces."""
+def _replaced(text: bytes, replace: Callable[[bytes], bytes]) -> bytes:
+    """Return the text with the numbers replaced that simdjson refuses."""
     replaced = bytearray()
-    start = 0
-    while start < len(text):
-        end = text.find(b",", start + _PIECE_BYTES) + 1 or len(text)
-        replaced += _BIG_NUMBER.sub(replace, text[start:end])
-        start = end
+    done = 0
+    for found in _TOKEN.finditer(text):
+        token = found[1]
+        if token is not None and not _fits(token):
+            replaced += text[done : found.start()]
+            replaced += replace(token)
+            done = found.end()
+    replaced += text[done:]
     return bytes(replaced)
+
+
+def _fits(token: bytes) -> bool:
+    """Whether it is a whole number of 64 bits."""
+    # Longer digits are not looked at one by one: reading a number takes the square of its length.
+    return len(token) <= _MOST_DIGITS and token.lstrip(b"-").isdigit() and int(token) in _64_BITS
 
 
 def _whole(text: bytes) -> Any:

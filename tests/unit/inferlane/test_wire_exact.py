@@ -138,6 +138,29 @@ def test_a_long_whole_number_is_a_number_as_javascript_writes_it() -> None:
     assert read_v1(f"[{f'[{10**20}, 1],' * 100}[0,0]]", "FP64", 2)[0].tolist() == [1e20, 1.0]
 
 
+# Numbers as databases and `Decimal` write them: many digits before the point, behind it, and in the exponent.
+DECIMALS = st.from_regex(r"-?(0|[1-9][0-9]{0,24})(\.[0-9]{1,24})?([eE][-+]?0{0,3}[0-9]{1,2})?", fullmatch=True)
+
+
+@given(st.lists(DECIMALS, min_size=1, max_size=80))
+def test_numbers_of_any_length_beside_a_whole_number_of_more_than_64_bits_come_back_exactly(written: list[str]) -> None:
+    rows = f"[[{10**20}],{','.join(f'[{number}]' for number in written)}]"
+    assert read_v1(rows, "FP64", 1)[1:, 0].tolist() == [float(number) for number in written]
+
+
+@FILLERS
+def test_text_and_64_bits_beside_a_whole_number_of_more_are_left_as_they_are(filler_rows: int) -> None:
+    text, whole = f'{10**20} "1e400" \\', 2**63 - 1
+    takes = Signature(
+        inputs=tuple(TensorSpec(name=name, datatype=of, shape=(-1, 1)) for name, of in
+                     (("text", "BYTES"), ("whole", "INT64"), ("x", "FP64"))),
+        outputs=(),
+    )  # fmt: skip
+    row = json.dumps({"text": text, "whole": whole, "x": 10**20})
+    tensors = decode_instances(f"[{f'{row},' * filler_rows}{row}]".encode(), takes)
+    assert {name: tensors[name][-1].item() for name in tensors} == {"text": text, "whole": whole, "x": 1e20}
+
+
 @pytest.mark.parametrize(
     "rows",
     [
