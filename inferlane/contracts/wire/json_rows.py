@@ -14,8 +14,8 @@ from inferlane.contracts.wire.json_numbers import EXACT_INTEGERS, ExpectedNumber
 from inferlane.contracts.wire.tensors import NOT_FINITE, WIDEST, TensorSpec, exactly, numpy_dtype
 from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped, quoted
 
-# Whole strings and numbers of valid JSON. The group holds what may be a whole number of more than 64 bits or an exponent
-# too large for a double: valid JSON that simdjson refuses.
+# Whole strings and numbers of valid JSON. The group holds those that simdjson may refuse: whole numbers of more than 64
+# bits, and exponents too large for a double.
 _TOKEN = re.compile(
     rb'"(?:[^"\\]++|\\.)*+"'
     rb"|(-?(?:\d{19,}(?:\.\d+)?(?:[eE][-+]?\d+)?|\d+(?:\.\d+)?[eE]\+?\d{3,}))(?![-+.\deE])"
