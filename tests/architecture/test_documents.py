@@ -26,3 +26,23 @@ def test_every_file_that_a_document_names_exists(document: Path) -> None:
     named = [REPOSITORY / target for target in NAMED.findall(text)]
     missing = [str(path) for path in [*linked, *named] if not path.exists()]
     assert not missing
+
+
+DECISIONS = sorted((REPOSITORY / "docs" / "adr").glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("record", DECISIONS, ids=[path.stem for path in DECISIONS])
+def test_every_decision_has_its_number_its_date_and_a_line_in_the_index(record: Path) -> None:
+    heading, empty, status = record.read_text().splitlines()[:3]
+    number, title = record.name[:4], heading[8:]
+    assert heading.startswith(f"# {number}: ")
+    assert not empty
+    assert re.match(r"Accepted on \d{4}-\d\d-\d\d\.", status)
+    assert f"- [{number}]({record.name}): {title}" in (record.parent / "README.md").read_text().splitlines()
+
+
+@pytest.mark.parametrize("record", DECISIONS, ids=[path.stem for path in DECISIONS])
+def test_a_decision_that_extends_another_is_named_there(record: Path) -> None:
+    status = record.read_text().splitlines()[2]
+    for other in LINK.findall(status.partition("Extends")[2].partition(".md).")[0] + ".md)"):
+        assert f"]({record.name})" in (record.parent / other).read_text().splitlines()[2]
