@@ -15,9 +15,8 @@ from inferlane.errors import UnavailableError, clipped
 from inferlane.runtime.redis.versions import VersionFaults
 from inferlane.runtime.retry import back_off
 from inferlane.runtime.service import StoppedEarlyError, unless_stopped
-from workers.model_check import load_verified
+from workers.version_loading import load_version
 from workers.version_service import SharedParts, VersionService, WorkerClients
-from workers.version_source import find_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,24 +120,16 @@ class HostedVersion:
         self._enter(HostState.STOPPED)
 
     async def _load(self, since_s: float) -> "tuple[OnnxModel, str]":
-        settings = self._settings
         self._enter(HostState.LOADING, reason=self.status.reason)
         async with self._loading:
             if self._stop.is_set():
                 raise StoppedEarlyError
             store = await asyncio.to_thread(self._read_store, since_s)
-            found, default_version = await find_version(settings.kafka, settings.stack, *self.name, store=store)
-            # In a thread, so that the other versions go on serving.
-            load = partial(
-                load_verified,
-                found,
-                intra_op_num_threads=settings.worker.intra_op_num_threads,
-                rows=settings.worker.max_batch_rows,
+            settings = self._settings
+            load = load_version(
+                settings.kafka, settings.stack, settings.worker, self.name, faults=self._faults, store=store
             )
-            onnx = await asyncio.to_thread(load)
-        with suppress(UnavailableError):
-            await self._faults.clear(*self.name)
-        return onnx, default_version
+            return await unless_stopped(load, self._stop)
 
     async def _serve(self, onnx: "OnnxModel", default_version: str) -> None:
         retrier = self._clients.retrier

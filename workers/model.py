@@ -213,7 +213,9 @@ class BatchRunner:
         self.spent_s = 0.0
 
     def close(self) -> None:
-        """Release the thread, if no other version has it; it ends after the run under way."""
+        """Release its threads; they end after the run under way. Another version keeps a thread that it shares."""
+        if self._limit is not None:
+            self._limit.close()
         if not self._is_shared:
             self._executor.shutdown(wait=False)
 

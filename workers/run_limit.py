@@ -25,6 +25,8 @@ _ESTIMATES = 4.0
 class RunLimit:
     """Watches runs from a thread of its own, and ends a long one through its run options; then the worker halts.
 
+    `close` ends the thread.
+
     onnxruntime ends a run between two nodes of the graph and between two rounds of a loop; then the run raises.
     """
 
@@ -34,10 +36,12 @@ class RunLimit:
         self._options = options
         self._failures = failures
         self._lock = threading.Lock()
-        self._running = threading.Event()
+        self._wakes = threading.Event()
+        self._is_running = False
         self._looks_left = 0
         self._has_ended = False
         self._watcher: threading.Thread | None = None
+        self._is_closed = False
 
     @property
     def hands_over(self) -> bool:
@@ -49,17 +53,27 @@ class RunLimit:
         """Watch the run of this block. `estimate_s` is how long it should take, infinite where nobody knows."""
         longer = 1.0 if math.isinf(estimate_s) else max(1.0, _ESTIMATES * estimate_s / self._limit_s)
         self._looks_left = math.ceil(_LOOKS * longer)
-        if self._watcher is None:
-            self._watcher = threading.Thread(target=self._look_for_ever, name="run_limit", daemon=True)
-            self._watcher.start()
-        self._running.set()
+        with self._lock:
+            self._is_running = True
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._look, name="run_limit", daemon=True)
+                self._watcher.start()
+        self._wakes.set()
         try:
             yield
         finally:
             with self._lock:
-                self._running.clear()
+                self._is_running = False
+                if not self._is_closed:
+                    self._wakes.clear()
                 self._has_ended |= self._options.terminate
                 self._options.terminate = False
+
+    def close(self) -> None:
+        """End the thread, which watches the run under way to its end."""
+        with self._lock:
+            self._is_closed = True
+        self._wakes.set()
 
     def halt_if_ended(self) -> None:
         """Halt the worker if a run was ended since the last call: the next one would take as long."""
@@ -67,12 +81,16 @@ class RunLimit:
             self._has_ended = False
             self._failures.halt("a run of the model did not end in time")
 
-    def _look_for_ever(self) -> None:
+    def _look(self) -> None:
         pause = threading.Event()
-        while self._running.wait():
+        while self._wakes.wait():
+            with self._lock:
+                if self._is_closed and not self._is_running:
+                    self._watcher = None
+                    return
             pause.wait(self._limit_s / _LOOKS)
             with self._lock:
                 self._looks_left -= 1
-                if self._looks_left <= 0 and self._running.is_set() and not self._options.terminate:
+                if self._looks_left <= 0 and self._is_running and not self._options.terminate:
                     self._options.terminate = True
                     log.error("run_ended", limit_s=self._limit_s, effect="its requests count as failed by the model")

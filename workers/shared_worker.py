@@ -46,6 +46,7 @@ class SharedWorker:
         self._roster = roster
         self._hosts: dict[VersionName, HostedVersion] = {}
         self._tasks: dict[VersionName, asyncio.Task[None]] = {}
+        self._loading = asyncio.Semaphore(_LOADS_AT_ONCE)
         self._store: Catalog | None = None
         self._store_read_s = -math.inf
         self._reading_store = threading.Lock()
@@ -98,12 +99,13 @@ class SharedWorker:
 
     def _settle(self, names: "frozenset[VersionName]", clients: WorkerClients, shared: SharedParts) -> None:
         """Start versions that were added, and stop versions that were removed."""
-        loading = asyncio.Semaphore(_LOADS_AT_ONCE)
         there = {name for name, host in self._hosts.items() if not host.is_stopping()}
         for name in there - names:
             self._hosts[name].stop()
         for name in sorted(names - there):
-            host = HostedVersion(name, self._settings, clients, shared, read_store=self._read_store, loading=loading)
+            host = HostedVersion(
+                name, self._settings, clients, shared, read_store=self._read_store, loading=self._loading
+            )
             before = self._tasks.get(name)
             self._hosts[name] = host
             task = asyncio.create_task(_run_after(before, host), name=f"host:{'/'.join(name)}")

@@ -1,10 +1,12 @@
 """Find the version of a worker: in its own model store, else at the location that the catalogue names."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from inferlane.contracts.catalog_entry import VersionState
 from inferlane.errors import ConfigurationError, UnknownModelError, UnusableVersionError
 from inferlane.runtime.catalog_table import read_catalog_topic
+from inferlane.runtime.daemon_thread import in_daemon_thread
 from models.catalog import Catalog
 from models.live_catalog import overlaid
 from models.pulling import pull
@@ -22,7 +24,8 @@ async def find_version(
 ) -> "tuple[ModelVersion, str]":
     """Return the version, with its files on this machine, and the default version of its model.
 
-    `store` is what the store of this process holds, if that was read already.
+    `store` is what the store of this process holds, if that was read already. Files are read, pulled and digested in
+    a thread: that may take minutes.
 
     Raises:
         UnknownModelError: neither the store nor the catalogue has it, or the store has it and it cannot be served.
@@ -30,7 +33,10 @@ async def find_version(
         UnavailableError: the store does not have it, and the broker does not answer.
     """
     try:
-        known = (store or load_catalog(stack.models_dir, default_model=stack.default_model)).model(model)
+        if store is None:
+            read = partial(load_catalog, stack.models_dir, default_model=stack.default_model)
+            store = await in_daemon_thread(read, name="models:read")
+        known = store.model(model)
         return known.version(version), known.default_version
     except UnusableVersionError:
         raise
@@ -42,4 +48,5 @@ async def find_version(
         raise missing
     nothing = Catalog(models={}, default_model=stack.default_model)
     served = overlaid(nothing, table.entries, serves_retiring=True).model(model)
-    return pull(entry, stack.state_dir / PULLED), served.default_version
+    pulled = await in_daemon_thread(partial(pull, entry, stack.state_dir / PULLED), name=f"pull:{model}/{version}")
+    return pulled, served.default_version

@@ -46,6 +46,12 @@ class Parts:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def make_endless(self) -> None:
+        """Make the version one that nobody can finish reading."""
+        about = self._folder / "tiny" / "v1" / "version.toml"
+        about.unlink()
+        os.mkfifo(about)
+
     def environment(self, service: str) -> dict[str, str]:
         # The API answers for its health at its own port, and opens an ops port beside it.
         return self.broker.environment(
@@ -100,6 +106,16 @@ async def wait_for_failing(parts: Parts, part: str) -> None:
 async def test_it_says_what_it_waits_for_and_ends_at_the_first_signal(service: str, parts: Parts) -> None:
     async with started(service, parts) as process:
         await wait_for_failing(parts, "broker")
+        assert (await answer_of(f"{parts.url}/livez"))[0] == 200
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), ENDS_WITHIN_S) == 0
+
+
+async def test_a_worker_that_still_loads_lives_and_ends_at_the_first_signal(parts: Parts) -> None:
+    """A load takes minutes where files are pulled; a read of a pipe that nobody writes to takes for ever."""
+    parts.make_endless()
+    async with started("worker", parts) as process:
+        await wait_for_failing(parts, "version")
         assert (await answer_of(f"{parts.url}/livez"))[0] == 200
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), ENDS_WITHIN_S) == 0

@@ -50,11 +50,10 @@ async def test_a_version_whose_serving_fails_is_shown_as_failed_and_served_again
 ) -> None:
     service = FailingOnce()
 
-    async def find(*_: Any, **__: Any) -> tuple[None, str]:
+    async def load(*_: Any, **__: Any) -> tuple[None, str]:
         return None, "v1"
 
-    monkeypatch.setattr(hosted_version, "find_version", find)
-    monkeypatch.setattr(hosted_version, "load_verified", lambda *_, **__: None)
+    monkeypatch.setattr(hosted_version, "load_version", load)
     monkeypatch.setattr(hosted_version, "VersionService", lambda *_, **__: service)
     monkeypatch.setattr(hosted_version, "_FIRST_RETRY_S", 0.2)
     async with connect(NOWHERE) as redis:

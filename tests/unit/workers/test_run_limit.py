@@ -1,5 +1,6 @@
 """A run that does not end, in the real onnxruntime: it is ended, and the worker halts."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.support.decoding import decode
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import FakeRecord
 from tests.support.fakes.zoo import add_version
+from tests.support.parts import eventually
 from workers.failure_limit import FailureLimit
 from workers.lane_scheduler import LaneScheduler
 from workers.model import BatchRunner, OnnxModel
@@ -22,6 +24,7 @@ from workers.requests import Request
 from workers.run_limit import RunLimit
 
 LIMIT_S = 0.2
+WAIT_S = 30.0
 USUAL, ODD_ROW = [1.0, 2.0, 3.0], [3 * ODD, 0.0, 0.0]
 HAS_FALLBACK = ("ce_fallback", b"v1")
 IS_COPY = ("ce_shadowof", b"v1")
@@ -74,6 +77,29 @@ async def test_a_run_of_a_version_under_trial_that_does_not_end_is_ended_and_hal
     assert not worker.runner.hands_over
     assert await worker.run(worker.request(USUAL, header)) == ["inferred"]
     worker.runner.close()
+
+
+async def test_a_closed_limit_keeps_no_thread_and_still_ends_the_run_under_way(tmp_path: Path) -> None:
+    worker = Worker(tmp_path)
+    before = watchers()
+    assert await worker.run(worker.request(USUAL, HAS_FALLBACK)) == ["inferred"]
+    # The next run may be on the event loop, so this one is held by hand.
+    limit = worker.runner._limit
+    assert limit is not None
+    with limit.watch(estimate_s=LIMIT_S):
+        (watcher,) = watchers() - before
+        worker.runner.close()
+        await eventually(lambda: is_ended(worker))
+    watcher.join(WAIT_S)
+    assert not watcher.is_alive()
+
+
+async def is_ended(worker: Worker) -> bool:
+    return bool(worker.model.run_options.terminate)
+
+
+def watchers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "run_limit"}
 
 
 async def test_a_slow_run_is_not_ended(tmp_path: Path) -> None:
