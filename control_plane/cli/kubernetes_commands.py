@@ -98,10 +98,11 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
     ] = False,
 ) -> None:
     """Write Deployments, ScaledObjects, topics and policies; `INFERLANE_*` settings become the pods' environment."""
-    from control_plane.kubernetes.deployment_plan import GpuPlan, Waits, cluster_settings, make_plan
+    from control_plane.kubernetes.deployment_plan import GpuPlan, Waits, make_plan
     from control_plane.kubernetes.helm_chart import chart_files
     from control_plane.kubernetes.helm_templates import CHART_IMAGE, CHART_NAMESPACE, CHART_POOL
     from control_plane.kubernetes.manifest_files import files, text_of_pools, text_of_users, write_files
+    from control_plane.kubernetes.pod_settings import cluster_settings
 
     check_namespace(namespace)
     check_image("--image", image)
@@ -115,7 +116,7 @@ def k8s_render(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer re
     served = [] if named is None and groups else _served_versions(catalog, named)
     versions = _pairs(served)
     namespace = CHART_NAMESPACE if helm else namespace
-    settings = cluster_settings(load_settings(), namespace=namespace, store_tls=store_tls)
+    settings = cluster_settings(load_settings(), namespace=namespace, store_tls=store_tls, api_tls=api_tls)
     on_gpu = GpuPlan(
         image=f"{image}-gpu" if gpu_image is None else gpu_image,
         count=gpu,

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from itertools import chain, count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from control_plane.autoscaling.capacity_plan import WorkerPace, lag_threshold_records
 from inferlane.contracts.naming import Lane
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.config import load_settings
+from inferlane.runtime.redis.url import parse_store_url
 
 if TYPE_CHECKING:
     from inferlane.runtime.config import Settings
+    from inferlane.runtime.settings import StoreSettings
 
 Document = dict[str, Any]
 """One Kubernetes object, as its YAML would be read."""
@@ -30,12 +30,17 @@ KAFKA_NODES = "nodes"
 KAFKA_CA_SECRET = f"{KAFKA}-cluster-ca-cert"
 OTHER_KAFKA_CA_SECRET = "inferlane-kafka-ca"  # noqa: S105 - the name of a secret, not one
 KAFKA_FOLDER = "/etc/inferlane/kafka"
+# The certificate that clients of a broker of your own show; made by hand.
+KAFKA_CLIENT_SECRET = "inferlane-kafka-client"  # noqa: S105 - as above
+KAFKA_CLIENT_FOLDER = "/etc/inferlane/kafka-client"
 KAFKA_AUTHENTICATION = "inferlane-kafka"
 STORE_SECRET = "inferlane-store"  # noqa: S105 - as above
 STORE_TLS_SECRET = "inferlane-store-tls"  # noqa: S105 - as above
+# For a store elsewhere it is made by hand.
+OTHER_STORE_CA_SECRET = "inferlane-store-ca"  # noqa: S105 - as above
 STORE_USER = "inferlane"
 STORE_FOLDER = "/etc/inferlane/store"
-CA_FILE = "ca.crt"
+CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "tls.crt", "tls.key"
 KEYS_SECRET = "inferlane-api-keys"  # noqa: S105 - the name of a secret, not one
 KEYS_FOLDER = "/etc/inferlane/keys"
 KEYS_FILE = "keys.toml"
@@ -138,6 +143,11 @@ class PoolPlan:
     # None: on the CPU.
     gpu: GpuPlan | None = None
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether one process serves several versions."""
+        return len(self.versions) > 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentPlan:
@@ -157,12 +167,12 @@ class DeploymentPlan:
     @property
     def runs_kafka(self) -> bool:
         """Whether the broker is Strimzi's, in this namespace; otherwise it is external."""
-        return self.settings.kafka.bootstrap_servers == _kafka_servers(self.namespace)
+        return self.settings.kafka.bootstrap_servers == kafka_servers(self.namespace)
 
     @property
     def runs_store(self) -> bool:
         """Whether the store is our Valkey; otherwise it is external."""
-        return urlsplit(self.settings.store.redis_url).hostname == _store_host(self.namespace)
+        return is_own_store(self.settings.store, self.namespace)
 
     @property
     def has_store_tls(self) -> bool:
@@ -173,37 +183,6 @@ class DeploymentPlan:
     def versions(self) -> tuple[tuple[str, str], ...]:
         """The `(model, version)` pairs that have a pool."""
         return tuple(version for pool in self.pools for version in pool.versions)
-
-
-def cluster_settings(chosen: "Settings", *, namespace: str, store_tls: bool = False) -> "Settings":
-    """Complete the user's settings with those of a cluster.
-
-    Where the user named no broker it is Strimzi's, with TLS and a user for each service.
-    """
-    kafka: dict[str, object] = {
-        # With its namespace: KEDA connects to it from another one.
-        "kafka_bootstrap_servers": _kafka_servers(namespace),
-        "kafka_security_protocol": "SASL_SSL",
-        "kafka_ssl_cafile": f"{KAFKA_FOLDER}/{CA_FILE}",
-        "kafka_sasl_mechanism": "SCRAM-SHA-512",
-        # Each service gets its own instead, and the password out of a Secret.
-        "kafka_sasl_username": KAFKA,
-        "kafka_sasl_password": KAFKA,
-    }
-    values: dict[str, object] = {
-        **({} if "bootstrap_servers" in chosen.kafka.model_fields_set else kafka),
-        "redis_url": f"{'rediss' if store_tls else 'redis'}://{_store_host(namespace)}:{STORE_PORT}/0",
-        "api_host": "0.0.0.0",
-        "api_port": API_PORT,
-        "grpc_port": GRPC_PORT,
-        "api_keys_file": f"{KEYS_FOLDER}/{KEYS_FILE}",
-        "ops_host": "0.0.0.0",
-        "ops_port": OPS_PORT,
-        "log_format": "json",
-        # Said, not left to the default: the pods' grace periods are made of it.
-        "drain_deadline_s": chosen.kafka.drain_deadline_s,
-    }
-    return load_settings(**(values | chosen.chosen()))
 
 
 def make_plan(  # noqa: PLR0913 - what a plan is made of
@@ -262,7 +241,7 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
 
     return DeploymentPlan(
         settings=settings,
-        has_users=user_per_service or settings.kafka.bootstrap_servers == _kafka_servers(namespace),
+        has_users=user_per_service or settings.kafka.bootstrap_servers == kafka_servers(namespace),
         namespace=namespace,
         image=image,
         pools=_named_apart([*map(own_pool, own), *map(shared_pool, count(1), shared)]),
@@ -274,12 +253,19 @@ def make_plan(  # noqa: PLR0913 - what a plan is made of
     )
 
 
-def _kafka_servers(namespace: str) -> str:
+def kafka_servers(namespace: str) -> str:
+    """Return the address of Strimzi's brokers; with the namespace, for KEDA connects from another one."""
     return f"{KAFKA}-kafka-bootstrap.{namespace}.svc:{KAFKA_PORT}"
 
 
-def _store_host(namespace: str) -> str:
+def store_host(namespace: str) -> str:
+    """Return the host name of our Valkey."""
     return f"{STORE}.{namespace}.svc"
+
+
+def is_own_store(store: "StoreSettings", namespace: str) -> bool:
+    """Whether the URL is that of our Valkey."""
+    return store_host(namespace) in {host for host, _ in parse_store_url(store.redis_url).hosts}
 
 
 def _named_apart(pools: Iterable[PoolPlan]) -> tuple[PoolPlan, ...]:

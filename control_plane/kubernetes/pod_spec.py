@@ -6,11 +6,16 @@ from urllib.parse import urlsplit
 from control_plane.broker_acls import Service, user_name
 from control_plane.kubernetes.deployment_plan import (
     CA_FILE,
+    CERTIFICATE_FILE,
     KAFKA_CA_SECRET,
+    KAFKA_CLIENT_FOLDER,
+    KAFKA_CLIENT_SECRET,
     KAFKA_FOLDER,
+    KEY_FILE,
     KEYS_FOLDER,
     KEYS_SECRET,
     OTHER_KAFKA_CA_SECRET,
+    OTHER_STORE_CA_SECRET,
     STORE_FOLDER,
     STORE_SECRET,
     STORE_TLS_SECRET,
@@ -18,6 +23,7 @@ from control_plane.kubernetes.deployment_plan import (
     DeploymentPlan,
     Document,
 )
+from inferlane.runtime.redis.url import holds_password
 
 if TYPE_CHECKING:
     from inferlane.runtime.settings import KafkaSettings
@@ -41,16 +47,31 @@ ROUTER_STOP_MARGIN_S = STOP_MARGIN_S + 15
 PRESTOP_S = 5
 
 
-# Where the process looks is not where the person that renders does; the API key is for clients.
-_LOCAL = frozenset({"INFERLANE_MODELS_DIR", "INFERLANE_STATE_DIR"})
+# Files and addresses of this machine, and of the processes that `inferlane up` starts on it: no pod has them.
+_LOCAL = frozenset(
+    {
+        "INFERLANE_API_PEERS",
+        "INFERLANE_API_PROCESSES",
+        "INFERLANE_API_SSL_CAFILE",
+        "INFERLANE_API_URL",
+        "INFERLANE_ARRIVALS_DIR",
+        "INFERLANE_DASHBOARD_HOST",
+        "INFERLANE_DASHBOARD_PORT",
+        "INFERLANE_MODELS_DIR",
+        "INFERLANE_STATE_DIR",
+    }
+)
 
 
+_PROMETHEUS_URL = "INFERLANE_PROMETHEUS_URL"
 _PROMETHEUS_TOKEN = "INFERLANE_PROMETHEUS_TOKEN"  # noqa: S105 - the name of a setting
+# The router asks it, and the API refuses a check of it where there is none.
+_PROMETHEUS_USERS = frozenset({Service.API, Service.ROUTER})
 _SECRET = frozenset({"INFERLANE_KAFKA_SASL_PASSWORD", "INFERLANE_FEEDBACK_SECRET"})
 
 
 # Loading the settings has put these into INFERLANE_REDIS_URL.
-_IN_THE_URL = frozenset({"INFERLANE_REDIS_USERNAME", "INFERLANE_REDIS_PASSWORD", "INFERLANE_REDIS_SSL_CAFILE"})
+_IN_THE_URL = frozenset({"INFERLANE_REDIS_USERNAME", "INFERLANE_REDIS_PASSWORD"})
 
 
 API_TLS_SECRET = "inferlane-api-tls"  # noqa: S105 - the name of a secret, not one
@@ -58,7 +79,7 @@ API_TLS_FOLDER = "/etc/inferlane/tls"
 _CERTIFICATE = {
     f"INFERLANE_{port}_SSL_{kind}": file
     for port in ("API", "GRPC")
-    for kind, file in (("CERTFILE", "tls.crt"), ("KEYFILE", "tls.key"))
+    for kind, file in (("CERTFILE", CERTIFICATE_FILE), ("KEYFILE", KEY_FILE))
 }
 
 
@@ -87,22 +108,20 @@ def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
     chosen: dict[str, Document] = {
         name: {"value": value}
         for name, value in settings.environment().items()
-        if name not in _LOCAL | _IN_THE_URL and not name.startswith(others)
+        if name not in _LOCAL | _IN_THE_URL | _CERTIFICATE.keys() and not name.startswith(others)
     }
-    secret = _SECRET | ({"INFERLANE_REDIS_URL"} if urlsplit(settings.store.redis_url).password else set())
+    if component not in _PROMETHEUS_USERS:
+        chosen.pop(_PROMETHEUS_URL, None)
+    secret = _SECRET | _urls_with_password(settings.store.redis_url, settings.rollouts.prometheus_url)
     chosen |= {name: secret_value(SECRETS, name) for name in secret & chosen.keys()}
     if plan.has_users:
         user = user_name(settings.stack.names, Service(component))
         chosen["INFERLANE_KAFKA_SASL_USERNAME"] = {"value": user}
         # As Strimzi makes the Secret of a KafkaUser.
         chosen["INFERLANE_KAFKA_SASL_PASSWORD"] = secret_value(user, PASSWORD)
-    if settings.kafka.ssl_cafile is not None:
-        chosen["INFERLANE_KAFKA_SSL_CAFILE"] = {"value": f"{KAFKA_FOLDER}/{CA_FILE}"}
     if plan.runs_store:
         chosen["INFERLANE_REDIS_USERNAME"] = {"value": STORE_USER}
         chosen["INFERLANE_REDIS_PASSWORD"] = secret_value(STORE_SECRET, PASSWORD)
-    if plan.has_store_tls:
-        chosen["INFERLANE_REDIS_SSL_CAFILE"] = {"value": f"{STORE_FOLDER}/{CA_FILE}"}
     if component == "api" and plan.has_api_tls:
         chosen |= {name: {"value": f"{API_TLS_FOLDER}/{file}"} for name, file in _CERTIFICATE.items()}
     if component == Service.WEBHOOKS:
@@ -112,6 +131,14 @@ def environment(plan: "DeploymentPlan", component: str) -> list[Document]:
         # `environment()` holds it back, for no other service asks Prometheus.
         chosen[_PROMETHEUS_TOKEN] = secret_value(SECRETS, _PROMETHEUS_TOKEN)
     return [{"name": name, **chosen[name]} for name in sorted(chosen)]
+
+
+def _urls_with_password(redis_url: str, prometheus_url: str) -> set[str]:
+    is_secret = {
+        "INFERLANE_REDIS_URL": holds_password(redis_url),
+        _PROMETHEUS_URL: "@" in urlsplit(prometheus_url).netloc,
+    }
+    return {name for name, holds in is_secret.items() if holds}
 
 
 def secret_value(secret: str, key: str) -> Document:
@@ -137,7 +164,7 @@ def pod_spec(
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": PRESTOP_S}}}
         mount_secret(pod, KEYS_VOLUME, KEYS_FOLDER, KEYS_SECRET)
         if plan.has_api_tls:
-            mount_secret(pod, "api-tls", API_TLS_FOLDER, API_TLS_SECRET, items=["tls.crt", "tls.key"])
+            mount_secret(pod, "api-tls", API_TLS_FOLDER, API_TLS_SECRET, items=[CERTIFICATE_FILE, KEY_FILE])
     return {**pod, "terminationGracePeriodSeconds": grace_period_s(plan.settings.kafka, component)}
 
 
@@ -161,9 +188,13 @@ def shell_spec(plan: "DeploymentPlan", *, component: str, resources: Document) -
     if plan.settings.kafka.ssl_cafile is not None:
         authority = KAFKA_CA_SECRET if plan.runs_kafka else OTHER_KAFKA_CA_SECRET
         mount_secret(pod, "kafka-ca", KAFKA_FOLDER, authority, items=[CA_FILE])
-    if plan.has_store_tls:
+    if plan.settings.kafka.ssl_certfile is not None:
+        pair = [CERTIFICATE_FILE, KEY_FILE]
+        mount_secret(pod, "kafka-client", KAFKA_CLIENT_FOLDER, KAFKA_CLIENT_SECRET, items=pair)
+    if plan.settings.store.redis_ssl_cafile is not None:
         # The authority alone: the key of the store is the store's.
-        mount_secret(pod, "store-ca", STORE_FOLDER, STORE_TLS_SECRET, items=[CA_FILE])
+        authority = STORE_TLS_SECRET if plan.runs_store else OTHER_STORE_CA_SECRET
+        mount_secret(pod, "store-ca", STORE_FOLDER, authority, items=[CA_FILE])
     return pod
 
 

@@ -1,7 +1,5 @@
 """Policies around the workloads: how they scale (ScaledObjects, HPA), who may connect, and what is scraped."""
 
-from urllib.parse import urlsplit
-
 import msgspec
 
 from control_plane.autoscaling.capacity_plan import make_scaled_object
@@ -10,11 +8,14 @@ from control_plane.broker_acls import Service, user_name
 from control_plane.kubernetes.deployment_plan import (
     API_PORT,
     CA_FILE,
+    CERTIFICATE_FILE,
     GRPC_PORT,
     KAFKA_AUTHENTICATION,
     KAFKA_CA_SECRET,
+    KAFKA_CLIENT_SECRET,
     KAFKA_PORT,
     KEDA_NAMESPACE,
+    KEY_FILE,
     MONITORING_NAMESPACE,
     OPS_PORT,
     OTHER_KAFKA_CA_SECRET,
@@ -29,9 +30,10 @@ from control_plane.kubernetes.deployment_plan import (
     kafka_labels,
     labels,
 )
+from control_plane.kubernetes.outside_ports import prometheus_rules, store_ports
 from control_plane.kubernetes.pod_spec import PASSWORD, SECRETS
-from control_plane.kubernetes.prometheus_policy import prometheus_rules
 from inferlane.contracts.naming import Lane
+from inferlane.runtime.config import broker_ports
 
 _API_CPU_PERCENT = 70
 # KEDA's names of the mechanisms.
@@ -40,7 +42,10 @@ API_REPLICAS = (1, 12)
 
 
 def pool_scaled_object(plan: DeploymentPlan, pool: PoolPlan) -> Document:
-    """Return the ScaledObject of a pool: both lanes of each version, from zero to the number of partitions."""
+    """Return the ScaledObject of a pool: both lanes of each version, from zero to the number of partitions.
+
+    A process of several versions reads every partition by itself: a second one would do the same work again.
+    """
     names = plan.settings.stack.names
     of_versions = [
         make_scaled_object(
@@ -48,7 +53,7 @@ def pool_scaled_object(plan: DeploymentPlan, pool: PoolPlan) -> Document:
             target=pool.name,
             group=names.worker_group(*version),
             thresholds={topic: pool.thresholds[topic] for topic in (names.work_topic(*version, lane) for lane in Lane)},
-            max_replicas=plan.settings.kafka.work_partitions,
+            max_replicas=1 if pool.is_shared else plan.settings.kafka.work_partitions,
         )
         for version in pool.versions
     ]
@@ -101,6 +106,11 @@ def authentication_documents(plan: DeploymentPlan) -> list[Document]:
     if settings.kafka.ssl_cafile is not None:
         authority = KAFKA_CA_SECRET if plan.runs_kafka else OTHER_KAFKA_CA_SECRET
         spec.setdefault("secretTargetRef", []).append({"parameter": "ca", "name": authority, "key": CA_FILE})
+    if settings.kafka.ssl_certfile is not None:
+        spec.setdefault("secretTargetRef", []).extend(
+            {"parameter": parameter, "name": KAFKA_CLIENT_SECRET, "key": file}
+            for parameter, file in (("cert", CERTIFICATE_FILE), ("key", KEY_FILE))
+        )
     reference = document(
         "keda.sh/v1alpha1", "TriggerAuthentication", {"name": KAFKA_AUTHENTICATION, **metadata}, spec=spec
     )
@@ -108,7 +118,8 @@ def authentication_documents(plan: DeploymentPlan) -> list[Document]:
 
 
 def _logs_in(plan: DeploymentPlan) -> bool:
-    return plan.settings.kafka.sasl_username is not None or plan.settings.kafka.ssl_cafile is not None
+    kafka = plan.settings.kafka
+    return any(each is not None for each in (kafka.sasl_username, kafka.ssl_cafile, kafka.ssl_certfile))
 
 
 def _protocol(plan: DeploymentPlan) -> Document:
@@ -184,8 +195,8 @@ def policy_documents(plan: DeploymentPlan) -> list[Document]:
     operator = {"matchLabels": {_COMPONENT: "operator"}}
     router, asked = {"matchLabels": {_COMPONENT: "router"}}, prometheus_rules(plan.settings.rollouts)
     to_parts = [
-        _to(_STORE, STORE_PORT) if plan.runs_store else {"ports": _ports(*_store_ports(plan))},
-        _to(_KAFKA, KAFKA_PORT) if plan.runs_kafka else {"ports": _ports(*_kafka_ports(plan))},
+        _to(_STORE, STORE_PORT) if plan.runs_store else {"ports": _ports(*store_ports(plan.settings.store))},
+        _to(_KAFKA, KAFKA_PORT) if plan.runs_kafka else {"ports": _ports(*broker_ports(plan.settings.kafka))},
         {"to": [_namespace(MONITORING_NAMESPACE)], "ports": _ports(TRACES_PORT)},
     ]
     scraped = {"from": [_namespace(MONITORING_NAMESPACE)], "ports": _ports(API_PORT, OPS_PORT)}
@@ -240,17 +251,6 @@ def kafka_policy(plan: DeploymentPlan) -> Document:
 
 def _to(pods: Document, port: int) -> Document:
     return {"to": [{"podSelector": pods}], "ports": _ports(port)}
-
-
-def _store_ports(plan: DeploymentPlan) -> set[int]:
-    """Return the ports of an external store; its address is unknown, so only the port is restricted."""
-    return {urlsplit(plan.settings.store.redis_url).port or STORE_PORT}
-
-
-def _kafka_ports(plan: DeploymentPlan) -> set[int]:
-    """Return the ports of external brokers, as for the store."""
-    servers = plan.settings.kafka.bootstrap_servers.split(",")
-    return {int(server.rpartition(":")[2]) for server in servers}
 
 
 def _policy(plan: DeploymentPlan, name: str, pods: Document, **rules: object) -> Document:

@@ -29,6 +29,9 @@ from control_plane.kubernetes.pod_spec import (
 # A pod that is replaced stops its whole group for a moment: one at a time, the new one ready first.
 _ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
+# Two pods of a shared pool would both infer every record.
+_ONE_AT_A_TIME = {"type": "Recreate"}
+
 
 _SHELL_S = 3600
 
@@ -44,11 +47,12 @@ def pool_documents(plan: DeploymentPlan, pool: PoolPlan) -> list[Document]:
     )
     if pool.gpu is not None:
         _put_on_gpu(pod, pool.gpu)
-    return workload(plan, pool.name, labels("worker", pool.instance), pod)
+    strategy = _ONE_AT_A_TIME if pool.is_shared else _ROLLING
+    return workload(plan, pool.name, labels("worker", pool.instance), pod, strategy=strategy)
 
 
 def _worker_args(pool: PoolPlan) -> list[str]:
-    if len(pool.versions) > 1:
+    if pool.is_shared:
         return ["worker", *chain.from_iterable(("--model", "/".join(version)) for version in pool.versions)]
     ((model, version),) = pool.versions
     return ["worker", "--model", model, "--version", version]
@@ -111,7 +115,9 @@ def api_documents(plan: DeploymentPlan) -> list[Document]:
     return [*workload(plan, API, selector, pod), service]
 
 
-def workload(plan: DeploymentPlan, name: str, selector: dict[str, str], pod: Document) -> list[Document]:
+def workload(
+    plan: DeploymentPlan, name: str, selector: dict[str, str], pod: Document, *, strategy: Document = _ROLLING
+) -> list[Document]:
     """Return a Deployment of such pods and its disruption budget."""
     metadata = {"name": name, "namespace": plan.namespace, "labels": selector}
     # No replicas: an apply would set the size that the autoscaler has just changed.
@@ -121,7 +127,7 @@ def workload(plan: DeploymentPlan, name: str, selector: dict[str, str], pod: Doc
         metadata,
         spec={
             "selector": {"matchLabels": selector},
-            "strategy": _ROLLING,
+            "strategy": strategy,
             "revisionHistoryLimit": 5,
             "template": {"metadata": {"labels": selector}, "spec": pod},
         },

@@ -31,7 +31,7 @@ _PREFIX = "INFERLANE_"
 _HELD_BACK = frozenset({"api_key", "webhook_secret", "prometheus_token"})
 # A host and its port, 9092 if there is none. With anything else a client waits for ever, or ends with a traceback.
 _BROKER = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
-_MAX_PORT = 65_535
+_BROKER_PORT, _MAX_PORT = 9092, 65_535
 
 
 class Settings(BaseModel):
@@ -153,7 +153,7 @@ def check_broker_access(kafka: KafkaSettings) -> None:
     """
     for server in kafka.bootstrap_servers.split(","):
         found = _BROKER.fullmatch(server.strip())
-        if found is None or not 0 < int(found["port"] or 9092) <= _MAX_PORT:
+        if found is None or not 0 < int(found["port"] or _BROKER_PORT) <= _MAX_PORT:
             raise ConfigurationError(
                 f"INFERLANE_KAFKA_BOOTSTRAP_SERVERS={kafka.bootstrap_servers!r}: {server.strip()!r} is no host and "
                 "port. Write them without a scheme, separated by commas, as in kafka-1:9092,kafka-2:9092"
@@ -176,6 +176,12 @@ def check_broker_access(kafka: KafkaSettings) -> None:
             f"{', '.join(missing)} must be set too: INFERLANE_KAFKA_SECURITY_PROTOCOL={protocol}"
             f"{', with a key' if kafka.ssl_keyfile else ''}. docs/connections.md has an example."
         )
+
+
+def broker_ports(kafka: KafkaSettings) -> frozenset[int]:
+    """Return the ports of the addresses of `bootstrap_servers`, which `check_broker_access` takes."""
+    found = (_BROKER.fullmatch(server.strip()) for server in kafka.bootstrap_servers.split(","))
+    return frozenset(int(each["port"] or _BROKER_PORT) for each in found if each is not None)
 
 
 def check_store_access(store: StoreSettings) -> None:

@@ -17,6 +17,7 @@ VARIABLES = Path(__file__).with_name("setting_variables.txt")
 COMPOSERS = frozenset(
     {
         "control_plane/kubernetes/deployment_plan.py",
+        "control_plane/kubernetes/pod_settings.py",
         "control_plane/local/profile.py",
         "control_plane/local/version_pools.py",
         "control_plane/services.py",

@@ -19,7 +19,8 @@ from control_plane.kubernetes.backing_services import (
     secret_document,
     store_arguments,
 )
-from control_plane.kubernetes.deployment_plan import Waits, cluster_settings, make_plan
+from control_plane.kubernetes.deployment_plan import Waits, make_plan
+from control_plane.kubernetes.pod_settings import cluster_settings
 from control_plane.local.doctor_checks import check_store
 from control_plane.local.embedded_parts import store_answers, store_argv
 from inferlane.contracts.naming import Names

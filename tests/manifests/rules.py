@@ -57,8 +57,7 @@ def _scaling_faults(text: str, documents: list[Document], versions: list[Version
         if document["kind"] != "ScaledObject":
             continue
         name, spec = document["metadata"]["name"], document["spec"]
-        if spec.get("maxReplicaCount") != partitions:
-            yield f"{name}: maxReplicaCount {spec.get('maxReplicaCount')} is not the {partitions} partitions of a topic"
+        yield from _size_faults(name, spec, partitions)
         if spec.get("fallback", {}).get("behavior") != "currentReplicasIfHigher":
             yield f"{name}: fallback.behavior must be currentReplicasIfHigher"
         yield from _period_faults(name, spec)
@@ -71,6 +70,15 @@ def _scaling_faults(text: str, documents: list[Document], versions: list[Version
         for group, topics in by_group.items():
             if groups.get(group) != topics:
                 yield f"{name}: group {group} with topics {sorted(topics)} is not of the code"
+
+
+def _size_faults(name: str, spec: Document, partitions: int) -> Iterator[str]:
+    is_shared = len({trigger["metadata"]["consumerGroup"] for trigger in spec["triggers"]}) > 1
+    most = spec.get("maxReplicaCount")
+    if is_shared and most != 1:
+        yield f"{name}: maxReplicaCount {most}, and a second process of a shared pool does all work again"
+    elif not is_shared and most != partitions:
+        yield f"{name}: maxReplicaCount {most} is not the {partitions} partitions of a topic"
 
 
 def _period_faults(name: str, spec: Document) -> Iterator[str]:

@@ -11,10 +11,11 @@ from pathlib import Path
 import yaml
 
 from control_plane.autoscaling.capacity_plan import WorkerPace
-from control_plane.kubernetes.deployment_plan import DeploymentPlan, GpuPlan, Waits, cluster_settings, make_plan
+from control_plane.kubernetes.deployment_plan import DeploymentPlan, GpuPlan, Waits, make_plan
 from control_plane.kubernetes.helm_chart import chart_files
 from control_plane.kubernetes.helm_templates import CHART_IMAGE, CHART_NAMESPACE, CHART_POOL
 from control_plane.kubernetes.manifest_files import files, write_files
+from control_plane.kubernetes.pod_settings import cluster_settings
 from inferlane.runtime.config import load_settings
 
 VERSIONS = [("digits", "v1"), ("digits", "v2")]

@@ -19,7 +19,8 @@ _FORMS = (
     "redis+cluster://host:6379,host:6379, with %-encoding for / # ? @ and : in a password"
 )
 _SENTINEL_PORT, _PORT = 26_379, 6_379
-_OPTIONS = {"ssl_ca_certs", "ssl_cert_reqs", "sentinel_username", "sentinel_password"}
+CA_OPTION = "ssl_ca_certs"
+_OPTIONS = {CA_OPTION, "ssl_cert_reqs", "sentinel_username", "sentinel_password"}
 
 
 class StoreKind(StrEnum):
@@ -32,7 +33,7 @@ class StoreKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreAddress:
-    """A parsed URL; of a single node only what redis-py does not parse itself."""
+    """A parsed URL; of a single node only what redis-py does not parse itself, and where it is."""
 
     kind: StoreKind
     has_tls: bool
@@ -57,7 +58,8 @@ def parse_store_url(url: str) -> StoreAddress:
             is_url = scheme in {"redis", "rediss", "unix"} and (parts.port is None or bool(parts.hostname))
             if not is_url:
                 raise ConfigurationError(_FORMS + ".")
-            return StoreAddress(kind=StoreKind.NODE, has_tls=scheme == "rediss")
+            host = [(parts.hostname, parts.port or _PORT)] if parts.hostname else []
+            return StoreAddress(kind=StoreKind.NODE, has_tls=scheme == "rediss", hosts=tuple(host))
         if scheme not in {"redis", "rediss"} or kind not in {StoreKind.SENTINEL, StoreKind.CLUSTER}:
             raise ConfigurationError(_FORMS + ".")
         login, _, places = netloc.rpartition("@")
@@ -91,6 +93,24 @@ def without_password(redis_url: str) -> str:
     """Return the URL as it may be shown: scheme, hosts and path."""
     netloc, parts = _split(redis_url)
     return f"{parts.scheme}://{netloc.rpartition('@')[2]}{parts.path}"
+
+
+def options_of(redis_url: str) -> dict[str, str]:
+    """Return the options behind the `?` of the URL."""
+    return dict(parse_qsl(_split(redis_url)[1].query, keep_blank_values=True))
+
+
+def without_option(redis_url: str, name: str) -> str:
+    """Return the URL without one of its options, and else as it is."""
+    address, _, query = redis_url.partition("?")
+    kept = "&".join(part for part in query.split("&") if part.partition("=")[0] != name)
+    return f"{address}?{kept}" if kept else address
+
+
+def holds_password(redis_url: str) -> bool:
+    """Whether a password is anywhere in the URL: that of the store or of its Sentinels, before the hosts or behind."""
+    login, _, _ = _split(redis_url)[0].rpartition("@")
+    return ":" in login or any("password" in name for name in options_of(redis_url))
 
 
 # Several hosts are split off before the rest is read: newer Pythons, and those that distributions patch, refuse an IPv6

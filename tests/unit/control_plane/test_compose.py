@@ -13,7 +13,8 @@ import yaml
 
 from control_plane.broker_acls import Service, user_name
 from control_plane.kubernetes.backing_services import user_lines
-from control_plane.kubernetes.deployment_plan import DeploymentPlan, cluster_settings
+from control_plane.kubernetes.deployment_plan import DeploymentPlan
+from control_plane.kubernetes.pod_settings import cluster_settings
 from control_plane.kubernetes.pod_spec import ROUTER_STOP_MARGIN_S, USER_ID
 from control_plane.kubernetes.workloads import webhooks_documents
 from inferlane.contracts.naming import Names

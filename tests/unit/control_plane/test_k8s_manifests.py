@@ -19,7 +19,6 @@ from control_plane.kubernetes.deployment_plan import (
     DeploymentPlan,
     GpuPlan,
     Waits,
-    cluster_settings,
     make_plan,
     object_name,
     service_name,
@@ -28,6 +27,7 @@ from control_plane.kubernetes.helm_chart import chart_files
 from control_plane.kubernetes.helm_templates import CHART_IMAGE, CHART_NAMESPACE, CHART_POOL
 from control_plane.kubernetes.manifest_files import files
 from control_plane.kubernetes.name_rules import check_image, label_of
+from control_plane.kubernetes.pod_settings import cluster_settings
 from control_plane.kubernetes.pod_spec import grace_period_s
 from inferlane.contracts.naming import Names
 from inferlane.errors import ConfigurationError, UnknownModelError
@@ -219,6 +219,9 @@ def test_the_grace_period_follows_the_drain_deadline() -> None:
     [
         {"redis_url": "rediss://user:hunter2@store:6379/0"},
         {"redis_url": "rediss://store:6379/0", "redis_username": "user", "redis_password": "hunter2"},
+        {"redis_url": "redis://store:6379/0?password=hunter2"},
+        {"redis_url": "redis+sentinel://store/mymaster?sentinel_username=s&sentinel_password=hunter2"},
+        {"redis_url": "redis+cluster://user:hunter2@[fd00::1]:7000,[fd00::2]:7001"},
     ],
 )
 @pytest.mark.parametrize("servers", [{}, {"kafka_bootstrap_servers": "kafka.example:9094"}])
@@ -233,6 +236,7 @@ def test_a_password_is_read_from_a_secret_and_is_in_no_file(store: dict[str, str
             **store,
             **servers,
             **secrets,
+            prometheus_url="http://u:hunter2@prometheus.example",
             kafka_security_protocol="SASL_SSL",
             kafka_sasl_mechanism="SCRAM-SHA-512",
             kafka_sasl_username="u",
@@ -242,6 +246,73 @@ def test_a_password_is_read_from_a_secret_and_is_in_no_file(store: dict[str, str
     for env in environments(texts).values():
         assert "secretKeyRef" in env["INFERLANE_REDIS_URL"]["valueFrom"]
         assert "INFERLANE_REDIS_PASSWORD" not in env
+    prometheus = {name: env.get("INFERLANE_PROMETHEUS_URL", {}) for name, env in environments(texts).items()}
+    assert {name for name, entry in prometheus.items() if entry} == {"inferlane-api", "inferlane-router"}
+    assert "secretKeyRef" in prometheus["inferlane-router"]["valueFrom"]
+
+
+def test_no_file_address_or_port_of_this_machine_is_in_a_pod(tmp_path: Path) -> None:
+    """They were taken over: no pod became ready, or a process looked for a file that only this machine had."""
+    (tmp_path / "here").touch()
+    paths = {name for name, field in setting_fields().items() if "Path" in str(field.annotation)}
+    hosts = {"api_host", "ops_host", "dashboard_host"}
+    ports = {"api_port", "grpc_port", "ops_port", "dashboard_port"}
+    assert hosts | ports <= setting_fields().keys()
+    values = ((paths, tmp_path / "here"), (hosts, "127.9.8.7"), (ports, 9876))
+    here = {name: value for names, value in values for name in names}
+    places = {"api_url": "https://127.9.8.7", "api_peers": "127.9.8.7:9876", "redis_url": "rediss://store.example"}
+    broker = {"kafka_bootstrap_servers": "kafka.example", "kafka_security_protocol": "SSL"}
+    settings = cluster_settings(load_settings(**here, **places, **broker), namespace="n", api_tls=True)
+    made = make_plan(settings, VERSIONS, namespace="n", image="i:1", pace=PACE, waits=Waits())
+
+    for has_tls in (False, True):
+        text = "".join(files(replace(made, has_api_tls=has_tls)).values())
+        assert [value for value in (str(tmp_path), "127.9.8.7", "9876") if value in text] == []
+
+
+def test_files_of_a_broker_and_a_store_elsewhere_are_mounted_where_the_pods_look(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
+    store = {"redis_url": "rediss://store.example/0?socket_timeout=5", "redis_ssl_cafile": tmp_path / "ca.pem"}
+    broker = {"kafka_bootstrap_servers": "kafka.example", "kafka_security_protocol": "SSL"}
+    texts = files(plan(**store, **broker, kafka_ssl_certfile="a.pem"))
+
+    worker = next(yaml.safe_load_all(texts["inference-service-v1.yaml"]))["spec"]["template"]["spec"]
+    (container,) = worker["containers"]
+    env = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert env["INFERLANE_REDIS_URL"] == "rediss://store.example/0?socket_timeout=5"
+    folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    mounted = {
+        f"{folders[volume['name']]}/{item['path']}": volume["secret"]["secretName"]
+        for volume in worker["volumes"]
+        if "secret" in volume
+        for item in volume["secret"]["items"]
+    }
+    assert mounted == {
+        env["INFERLANE_KAFKA_SSL_CERTFILE"]: "inferlane-kafka-client",
+        env["INFERLANE_KAFKA_SSL_KEYFILE"]: "inferlane-kafka-client",
+        env["INFERLANE_REDIS_SSL_CAFILE"]: "inferlane-store-ca",
+    }
+    # KEDA connects to the same broker.
+    keda = yaml.safe_load(texts["base/authentication.yaml"])["spec"]["secretTargetRef"]
+    assert [(each["parameter"], each["key"]) for each in keda] == [("cert", "tls.crt"), ("key", "tls.key")]
+
+
+@pytest.mark.parametrize(
+    ("variable", "argv", "says"),
+    [
+        ({"INFERLANE_API_SSL_CERTFILE": "/here/tls.crt"}, [], "'/here/tls.crt' is a file of this machine"),
+        ({"INFERLANE_GRPC_SSL_CERTFILE": "/here/tls.crt"}, ["--helm"], "add --api-tls; otherwise unset"),
+        ({"INFERLANE_REDIS_URL": "redis://store.example"}, ["--store-tls"], "INFERLANE_REDIS_URL names another one"),
+    ],
+)
+def test_tls_that_no_pod_would_have_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: dict[str, str], argv: list[str], says: str
+) -> None:
+    for name, value in variable.items():
+        monkeypatch.setenv(name, value)
+
+    assert says in str(rendered(tmp_path, *argv).exception)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_of_any_model_are_names_of_kubernetes() -> None:
@@ -349,6 +420,26 @@ def test_with_a_broker_and_a_store_of_ones_own_none_is_rendered_and_the_way_out_
     assert "components/kafka" not in texts["overlays/production/kustomization.yaml"]
     assert {"19092", "16379"} <= set(re.findall(r"port: (\d+)", texts["base/network-policies.yaml"]))
     assert "authenticationRef" not in texts["hpa.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ports"),
+    [
+        ({"redis_url": "redis+sentinel://s.example:26379/mymaster"}, {26379, 6379}),
+        ({"redis_url": "redis+sentinel://u:p@a.example,b.example:26380/mymaster"}, {26379, 26380, 6379}),
+        ({"redis_url": "redis+cluster://[fd00::1]:7000,[fd00::2]:7001"}, {7000, 7001}),
+        ({"redis_url": "rediss://store.example"}, {6379}),
+        ({"kafka_bootstrap_servers": "kafka"}, {9092}),
+        ({"kafka_bootstrap_servers": "a.example:9093, [fd00::1]"}, {9093, 9092}),
+    ],
+)
+def test_the_way_out_is_open_to_every_host_of_a_broker_and_a_store_elsewhere(
+    chosen: dict[str, str], ports: set[int]
+) -> None:
+    policies = yaml.safe_load_all(files(plan(**chosen))["base/network-policies.yaml"])
+    (services,) = (each["spec"] for each in policies if each["metadata"]["name"] == "services")
+    outside = [rule for rule in services["egress"] if "to" not in rule]
+    assert [{port["port"] for port in rule["ports"]} for rule in outside] == [ports]
 
 
 def test_with_a_broker_of_ones_own_each_service_may_have_its_user_too() -> None:
@@ -568,6 +659,7 @@ def namespace(name: str) -> dict[str, Any]:
         ("https://prometheus.metrics.svc.cluster.local/prom", {"to": [namespace("metrics")]}),
         ("https://prometheus.example.com/prom", {"ports": [{"protocol": "TCP", "port": 443}]}),
         ("http://10.1.2.3:9090", {"ports": [{"protocol": "TCP", "port": 9090}]}),
+        ("http://[fd00::1]:9090", {"ports": [{"protocol": "TCP", "port": 9090}]}),
     ],
 )
 def test_the_router_alone_reaches_the_prometheus_of_rollouts_and_has_its_token(url: str, rule: dict[str, Any]) -> None:
@@ -636,7 +728,10 @@ def test_versions_that_share_a_pool_have_one_deployment_that_wakes_for_each_of_t
     (container,) = found[0]["spec"]["template"]["spec"]["containers"]
     assert container["args"] == ["worker", "--model", "iris/v1", "--model", "digits/v1"]
     assert found[0]["metadata"]["labels"]["app.kubernetes.io/instance"] == "worker-shared-1"
+    # A second process would do the same work again, also for the moment of an upgrade.
+    assert found[0]["spec"]["strategy"] == {"type": "Recreate"}
     (scaled,) = yaml.safe_load_all(files(made)["components/inference-service-shared-1/scaled-object.yaml"])
+    assert (scaled["spec"]["minReplicaCount"], scaled["spec"]["maxReplicaCount"]) == (0, 1)
     triggers = [trigger["metadata"] for trigger in scaled["spec"]["triggers"]]
     assert [(trigger["consumerGroup"], trigger["topic"]) for trigger in triggers] == [
         (f"inferlane.{model}.{version}", f"inferlane.{model}.{version}.{lane}")

@@ -6,7 +6,8 @@ import pytest
 
 from control_plane.autoscaling.capacity_plan import WorkerPace
 from control_plane.kubernetes.backing_services import topic_documents
-from control_plane.kubernetes.deployment_plan import Waits, cluster_settings, make_plan
+from control_plane.kubernetes.deployment_plan import Waits, make_plan
+from control_plane.kubernetes.pod_settings import cluster_settings
 from control_plane.topic_admin import topic_specs
 from inferlane.contracts.naming import CALLBACK_STAGES, Lane
 from inferlane.errors import ConfigurationError

@@ -1,14 +1,27 @@
-"""The network policy by which the router reaches the Prometheus that the check `prometheus` of a rollout asks."""
+"""The network policies' ways out to a store and a Prometheus that run elsewhere."""
 
+import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from control_plane.kubernetes.deployment_plan import MONITORING_NAMESPACE, Document
+from control_plane.kubernetes.deployment_plan import MONITORING_NAMESPACE, STORE_PORT, Document
+from inferlane.runtime.redis.url import StoreKind, parse_store_url
 
 if TYPE_CHECKING:
     from inferlane.runtime.service_settings import RolloutSettings
+    from inferlane.runtime.settings import StoreSettings
 
 _PORTS = {"http": 80, "https": 443}
+
+
+def store_ports(store: "StoreSettings") -> frozenset[int]:
+    """Return the ports of an external store; its address is unknown, so only the port is restricted.
+
+    Sentinels name a master that is not in the URL: it is looked for at the usual port.
+    """
+    address = parse_store_url(store.redis_url)
+    named = {port for _, port in address.hosts}
+    return frozenset(named | {STORE_PORT} if address.kind is StoreKind.SENTINEL or not named else named)
 
 
 def prometheus_rules(settings: "RolloutSettings") -> list[Document]:
@@ -20,10 +33,19 @@ def prometheus_rules(settings: "RolloutSettings") -> list[Document]:
     if not settings.prometheus_url:
         return []
     url = urlsplit(settings.prometheus_url)
-    _, _, rest = (url.hostname or "").partition(".")
+    host = url.hostname or ""
+    _, _, rest = host.partition(".")
     namespace, _, domain = rest.partition(".")
-    if not rest:
+    if not rest and not _is_address(host):
         return [{"to": [{"podSelector": {}}]}]
     if rest == MONITORING_NAMESPACE or domain.split(".")[0] == "svc":
         return [{"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]}]
     return [{"ports": [{"protocol": "TCP", "port": url.port or _PORTS[url.scheme]}]}]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
