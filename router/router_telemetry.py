@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from inferlane.contracts.traffic_split import shares_of
 from inferlane.runtime.kafka.lag import BacklogReader, OldestAge
 from inferlane.runtime.kafka.offsets import PartitionPosition, Position, Subscription
 from inferlane.runtime.metrics import router_metrics as metrics
-from inferlane.runtime.metrics.instruments import UNKNOWN, bounded
+from inferlane.runtime.metrics.instruments import UNKNOWN, bounded, forget_series
 from inferlane.runtime.metrics.router_metrics import SHADOW_COPIES
 from inferlane.runtime.redis.connection import store_errors
 from inferlane.runtime.redis.store_probe import read_store_memory
@@ -265,13 +264,8 @@ class DeploymentMonitor:
 
 def _forget(model: str, version: str, lane: Lane) -> None:
     """Drop the gauges of a retired version: a lag that nobody reads any more would stand for ever."""
-    # Not set yet, or dropped with the other lane.
-    for gauge in (metrics.POOL_LAG, metrics.POOL_AGE):
-        with suppress(KeyError):
-            gauge.remove(model, version, lane)
-    for gauge in (metrics.POOL_MAX, metrics.SPLIT_WEIGHT):
-        with suppress(KeyError):
-            gauge.remove(model, version)
+    forget_series((metrics.POOL_LAG, metrics.POOL_AGE), model, version, lane)
+    forget_series((metrics.POOL_MAX, metrics.SPLIT_WEIGHT), model, version)
 
 
 def _weight(model: "Model", version: str, splits: "Splits") -> float:

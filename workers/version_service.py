@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.attempts import Isolation, RedisAttemptLog
 from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.metrics.instruments import forget_series
+from inferlane.runtime.metrics.worker_metrics import HALTED, MODEL_SIZE, PROVIDER
 from inferlane.runtime.redis.cancellations import CancelledRequests
 from inferlane.runtime.redis.result_store import ResultStore, ping
 from inferlane.runtime.redis.shadow_results import ShadowResults
@@ -146,6 +148,7 @@ class VersionService:
             "served_versions": partial(self._served.say_for_ever, *version, default_version=self._default_version),
         }
         pipeline = self._open_pipeline(stack)
+        stack.callback(self._forget_gauges)
         self._spent_s = lambda: pipeline.spent_s
         self._background = {
             name: await stack.enter_async_context(Background(work, name=name)) for name, work in background.items()
@@ -162,6 +165,12 @@ class VersionService:
             source=shared.source if shared else None,
             isolation=shared.isolation if shared else None,
         )
+
+    def _forget_gauges(self) -> None:
+        names = (self.version.model, self.version.version)
+        forget_series((HALTED, MODEL_SIZE), *names)
+        for provider in self.version.execution.providers:
+            forget_series([PROVIDER], *names, provider)
 
     def live(self) -> Mapping[str, bool]:
         """Return whether its parts run and its lanes move."""

@@ -16,6 +16,7 @@ from control_plane.local.managed_process import Backoff, StartError
 from control_plane.local.scaled_pools import ScaledPool, pool_like
 from inferlane.errors import ConfigurationError, InferlaneError
 from inferlane.runtime.metrics import consumer_metrics as metrics
+from inferlane.runtime.metrics.instruments import forget_series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,6 +99,9 @@ class Autoscaler:
             if state.following is not None:
                 state.following.cancel()
                 await asyncio.wait([state.following])
+            forget_series([metrics.WANTED], state.pool.model, state.pool.version)
+            for trigger in state.pool.scaled_object.triggers:
+                forget_series([metrics.LAG], trigger.topic)
 
     async def run(self, *, workers: int) -> None:
         """Scale until cancelled, from pools of `workers` each that run and count as just used.
@@ -137,7 +141,9 @@ class Autoscaler:
                 continue
             positions = await self._positions(due)
             for state in due:
-                self._look(state, positions)
+                # Not one that was removed meanwhile.
+                if state in self.states:
+                    self._look(state, positions)
             self._on_look()
 
     async def _positions(self, due: "Sequence[ScaledState]") -> "Mapping[Subscription, Sequence[PartitionPosition]]":

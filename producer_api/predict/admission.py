@@ -13,6 +13,7 @@ from inferlane.contracts.traffic_split import shares_of
 from inferlane.errors import InferlaneError, OverloadedError
 from inferlane.runtime.kafka.offsets import Position, Subscription
 from inferlane.runtime.metrics.api_metrics import BACKLOG, SERVICE_RATE
+from inferlane.runtime.metrics.instruments import forget_series
 from inferlane.runtime.service import Background
 from producer_api.predict.service_rate import ServiceRate
 
@@ -124,10 +125,10 @@ class Admission:
 
     def _watch(self, catalog: "Catalog") -> None:
         """Look at the versions of the catalogue from now on; what is known of their pace is kept."""
-        self._versions = {
-            name: self._versions.get(name) or self._backlog(name)
-            for name in ((version.model, version.version) for version in catalog.all_versions())
-        }
+        names = [(version.model, version.version) for version in catalog.all_versions()]
+        for gone in self._versions.keys() - names:
+            forget_series((BACKLOG, SERVICE_RATE), *gone)
+        self._versions = {name: self._versions.get(name) or self._backlog(name) for name in names}
 
     def _backlog(self, name: tuple[str, str]) -> _VersionBacklog:
         names = self._names
@@ -256,6 +257,7 @@ class Admission:
             if position is None:
                 # The topic was deleted, and its backlog with it.
                 version.rate = ServiceRate()
+                forget_series((BACKLOG, SERVICE_RATE), model, name)
                 continue
             version.rate.note(position, at_s=at_s)
             BACKLOG.labels(model, name).set(position.lag_records)

@@ -1,11 +1,12 @@
 """Server-sent events of one request: `queued` while it has no result, then `result`, then the stream ends.
 
-Source: the EventSource interface, HTML Standard, section 9.2. A browser reconnects after every end of a stream until it
-is answered 204, which a client gets that names the terminal event in `Last-Event-ID`.
+A browser reconnects after every end of a stream until it is answered 204, which a client gets that names the terminal
+event in `Last-Event-ID`.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,14 @@ from starlette.responses import Response
 
 from inferlane.contracts.results import Accepted, Result, Status
 from inferlane.errors import UnavailableError
-from producer_api.http.asgi import IS_HEAD
+from producer_api.http.event_stream import (
+    EVENT_HEADERS,
+    KEEP_ALIVE,
+    KEEP_ALIVE_S,
+    MEDIA_TYPE,
+    EventStreamResponse,
+    encode_event,
+)
 from producer_api.predict.cancellation import ClientDisconnect
 from producer_api.predict.endpoint import encode_json
 from producer_api.predict.pending import answer_within, store_is_late
@@ -22,25 +30,17 @@ from producer_api.predict.pending import answer_within, store_is_late
 if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.service_settings import ApiSettings
+    from producer_api.http.event_stream import EventWriter
     from producer_api.predict.endpoint import ResponseBuilder
     from producer_api.predict.result_waits import ResultWaits
 
 log = structlog.get_logger(__name__)
 
-MEDIA_TYPE = "text/event-stream"
-# Proxies close connections that are silent for long; the HTML Standard (9.2.7) advises a comment every 15 s or so.
-_KEEP_ALIVE_S = 15.0
-_KEEP_ALIVE = b": keep-alive\n\n"
 # When a client is to open a stream again that the store was late for. EventSource waits without end while the store is
 # away, so that many clients ask this often: too short adds to the load of a store that comes back.
 _REOPEN_AFTER_MS = 3_000
 # How often a request past its deadline is read while the store does not answer.
 _RETRY_S = 1.0
-_HEADERS = {
-    "cache-control": "no-store",
-    # nginx would hold the events back until its buffer is full.
-    "x-accel-buffering": "no",
-}
 
 
 class EventStreams:
@@ -56,7 +56,7 @@ class EventStreams:
         waits: "ResultWaits",
         responses: "ResponseBuilder",
         clock: "Clock",
-        keep_alive_s: float = _KEEP_ALIVE_S,
+        keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         self._read_limit_s = api.default_wait_s
         self._waits = waits
@@ -82,10 +82,10 @@ class EventStreams:
         """Return the event stream of a request, or 204 to a client that has its terminal event already."""
         if isinstance(known, Result) and last_event_id == _event_id(known):
             return Response(status_code=HTTPStatus.NO_CONTENT)
-        return _EventStreamResponse(self, request_id, known, key)
+        return EventStreamResponse(partial(self.write, request_id, known, key))
 
     async def write(
-        self, request_id: str, known: Result | Accepted, key: str, *, receive: Any, out: "_EventResponse"
+        self, request_id: str, known: Result | Accepted, key: str, receive: Any, out: "EventWriter"
     ) -> None:
         """Write the events until the result is written, the client disconnects or the process drains.
 
@@ -97,14 +97,14 @@ class EventStreams:
         if isinstance(known, Accepted):
             result = await self._wait(request_id, known, key, receive, out)
         if result is not None:
-            await out.write(_event("result", self._responses.body(result), event_id=_event_id(result)))
-        await out.end()
+            body = encode_json(self._responses.body(result))
+            await out.write(encode_event("result", body, event_id=_event_id(result)))
 
     async def _wait(
-        self, request_id: str, accepted: Accepted, key: str, receive: Any, out: "_EventResponse"
+        self, request_id: str, accepted: Accepted, key: str, receive: Any, out: "EventWriter"
     ) -> Result | None:
         """Write `queued`, then comments until there is a result; None if the stream ends without one."""
-        chunk, deadline_s = _event("queued", queued_body(request_id, accepted)), accepted.deadline_s
+        chunk, deadline_s = encode_event("queued", encode_json(queued_body(request_id, accepted))), accepted.deadline_s
         with self._waits.waiter(accepted.model, key) as waiter, self._early_end(receive) as end:
             end.resolves(waiter)
             while True:
@@ -118,7 +118,7 @@ class EventStreams:
                     if not isinstance(known, Accepted):
                         return known
                     deadline_s = max(known.deadline_s, self._clock.now_s() + _RETRY_S)
-                chunk = _KEEP_ALIVE
+                chunk = KEEP_ALIVE
 
     async def _read(self, request_id: str, accepted: Accepted, key: str) -> Result | Accepted | None:
         time_s = self._read_limit_s
@@ -142,55 +142,11 @@ class EventStreams:
             self._ends.discard(end)
 
 
-class _EventResponse:
-    """The response of one stream. Its head is sent with the first event, so an error before that is a problem."""
-
-    def __init__(self, response: Response, send: Any) -> None:
-        self._response = response
-        self._send = send
-        self._has_started = False
-
-    async def write(self, event: bytes) -> None:
-        """Send an event or a comment."""
-        await self._start()
-        await self._send({"type": "http.response.body", "body": event, "more_body": True})
-
-    async def end(self) -> None:
-        """End the response."""
-        await self._start()
-        await self._send({"type": "http.response.body", "body": b""})
-
-    async def _start(self) -> None:
-        if not self._has_started:
-            self._has_started = True
-            start = {"type": "http.response.start", "status": HTTPStatus.OK, "headers": self._response.raw_headers}
-            await self._send(start)
-
-
-class _EventStreamResponse(Response):
-    """The stream as a response of FastAPI's."""
-
-    media_type = MEDIA_TYPE
-
-    def __init__(self, streams: EventStreams, request_id: str, known: Result | Accepted, key: str) -> None:
-        super().__init__(headers=_HEADERS)
-        del self.headers["content-length"]
-        self._streams = streams
-        self._request = request_id, known, key
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        out = _EventResponse(self, send)
-        if scope.get(IS_HEAD, False):
-            await out.end()
-        else:
-            await self._streams.write(*self._request, receive=receive, out=out)
-
-
 def empty_stream(request_id: str, error: UnavailableError) -> Response:
     """Return a stream without events, with a comment that says why: EventSource opens it again, but not after a 503."""
     log.info("event_stream_without_store", request_id=request_id, error=str(error))
     comment = " ".join(str(error).split())
-    return Response(f": {comment}\nretry: {_REOPEN_AFTER_MS}\n\n", headers=_HEADERS, media_type=MEDIA_TYPE)
+    return Response(f": {comment}\nretry: {_REOPEN_AFTER_MS}\n\n", headers=EVENT_HEADERS, media_type=MEDIA_TYPE)
 
 
 def queued_body(request_id: str, accepted: Accepted) -> dict[str, Any]:
@@ -202,9 +158,3 @@ def queued_body(request_id: str, accepted: Accepted) -> dict[str, Any]:
 def _event_id(result: Result) -> str:
     """Return what tells this result from one that a replay of the request gives later."""
     return f"{result.attempt}-{result.finished_s:.6f}"
-
-
-def _event(name: str, body: dict[str, Any], *, event_id: str | None = None) -> bytes:
-    """Encode an event. The JSON is one line, because its encoder escapes every line break."""
-    first = b"" if event_id is None else b"id: %s\n" % event_id.encode()
-    return first + b"event: %s\ndata: %s\n\n" % (name.encode(), encode_json(body))

@@ -6,7 +6,7 @@ server refuse a concurrent duplicate with 409, here the duplicate waits for the 
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, cast
 
@@ -87,6 +87,15 @@ class ClaimStore:
             await self._redis.set(self._names.store_key("idempotency", key), _encode(claim), ex=_whole(ttl_s))
 
 
+@dataclass(slots=True)
+class _Turns:
+    """The calls of one key in this process, which enqueue one after the other."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # Those that hold the lock or wait for it: a lock that was released is not locked while the next one wakes.
+    users: int = 0
+
+
 class IdempotentSubmitter:
     """Enqueues one request per idempotency key. One event loop."""
 
@@ -105,7 +114,7 @@ class IdempotentSubmitter:
         self._submitter = submitter
         self._store = store
         self._metrics = metrics
-        self._submitting: dict[str, asyncio.Lock] = {}
+        self._submitting: dict[str, _Turns] = {}
         # Calls that look up their key or wait for a duplicate are not pending requests yet, so they have a limit too.
         self._calls, self._max_calls = 0, api.max_waiting_requests
 
@@ -128,7 +137,8 @@ class IdempotentSubmitter:
                 f"{self._calls} calls with an Idempotency-Key are being enqueued in this process, the limit is "
                 f"{self._max_calls}; send the call again with the same key"
             )
-        lock = self._submitting.setdefault(key, asyncio.Lock())
+        turns = self._submitting.setdefault(key, _Turns())
+        turns.users += 1
         self._calls += 1
         try:
             # Duplicates in this process wait until the first is enqueued. Two replicas may both enqueue, under one id;
@@ -137,15 +147,16 @@ class IdempotentSubmitter:
                 "another call with this Idempotency-Key is still being enqueued; send the call again with the same key"
             )
             async with answer_within(self._submitter.left_s(call), busy):
-                await lock.acquire()
+                await turns.lock.acquire()
             try:
                 call = await self._submit_once(key, fingerprint(body), call)
             finally:
-                lock.release()
+                turns.lock.release()
         finally:
             self._calls -= 1
-            if not lock.locked():
-                self._submitting.pop(key, None)
+            turns.users -= 1
+            if turns.users == 0:
+                del self._submitting[key]
         return call, await self._submitter.join(call, waits_for_result=waits_for_result)
 
     async def _submit_once(self, key: str, printed: str, call: "Call") -> "Call":

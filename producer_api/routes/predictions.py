@@ -10,10 +10,11 @@ from inferlane.contracts.results import Accepted, Result
 from inferlane.errors import UnavailableError, quoted
 from producer_api.http.asgi import CALLER, SEES_ALL
 from producer_api.http.error_responses import UnknownPredictionError
+from producer_api.http.event_stream import MEDIA_TYPE
 from producer_api.http.schemas import Prediction
 from producer_api.predict.call_options import seconds_within
 from producer_api.predict.cancellation import ClientDisconnect, accepted_headers, cancel_request
-from producer_api.predict.event_streams import MEDIA_TYPE, empty_stream, queued_body
+from producer_api.predict.event_streams import empty_stream, queued_body
 from producer_api.predict.pending import answer_within, store_is_late
 from producer_api.routes.dependencies import AppServices, Services, refuse_repeated
 

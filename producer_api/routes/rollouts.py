@@ -3,12 +3,12 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from msgspec.structs import replace
-from starlette.responses import StreamingResponse
 
 from inferlane.contracts.rollout import MAX_TEXT, Action, Check, Command, Evidence, Phase, RolloutSpec, RolloutState
 from inferlane.contracts.rollout_actions import is_overtaken, refusal_of
@@ -24,9 +24,17 @@ from inferlane.errors import (
 )
 from inferlane.runtime.rollout_table import publish_rollout
 from producer_api.http.asgi import CALLER
+from producer_api.http.event_stream import (
+    KEEP_ALIVE,
+    KEEP_ALIVE_S,
+    MEDIA_TYPE,
+    EventStreamResponse,
+    EventWriter,
+    encode_event,
+)
 from producer_api.predict.call_options import check_callback_url
+from producer_api.predict.cancellation import ClientDisconnect
 from producer_api.predict.endpoint import encode_json
-from producer_api.predict.event_streams import MEDIA_TYPE
 from producer_api.predict.pending import answer_within
 from producer_api.routes.dependencies import AppServices, Services, catch_up, refuse_repeated
 
@@ -35,9 +43,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["rollouts"], dependencies=[Depends(refuse_repeated)])
 
-_KEEP_ALIVE_S = 15.0
 _LOOK_S = 1.0
-_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 _REMARK: dict[str, Any] = {
     "requestBody": {
         "content": {
@@ -133,7 +139,7 @@ async def read_rollout(rollout: str, services: AppServices) -> Response:
 async def stream_rollout(rollout: str, services: AppServices) -> Response:
     """Server-sent events: `rollout` now and with every change, until it is over."""
     await _known(services, rollout)
-    return StreamingResponse(_events(services, rollout), media_type=MEDIA_TYPE, headers=_HEADERS)
+    return EventStreamResponse(partial(_write_events, services, rollout))
 
 
 async def _known(services: Services, rollout: str) -> RolloutState:
@@ -215,21 +221,28 @@ async def _wait_for(services: Services, rollout: str, is_there: Callable[[Rollou
     return services.rollouts.get(rollout)
 
 
-async def _events(services: Services, rollout: str) -> AsyncIterator[bytes]:
+async def _write_events(services: Services, rollout: str, receive: Any, out: EventWriter) -> None:
+    client = ClientDisconnect()
+    with client.watching(receive):
+        async for event in _events(services, rollout, client):
+            await out.write(event)
+
+
+async def _events(services: Services, rollout: str, client: ClientDisconnect) -> AsyncIterator[bytes]:
     shown = (-1, -1)
     silent_s = 0.0
-    while not services.streams.is_draining:
+    while not (services.streams.is_draining or client.has_happened):
         state = services.rollouts.find(rollout)
         if state is None:
             return
         if (state.generation, state.revision) != shown:
             shown, silent_s = (state.generation, state.revision), 0.0
-            yield b"event: rollout\nid: %d\ndata: %b\n\n" % (state.revision, encode_json(_about(state)))
+            yield encode_event("rollout", encode_json(_about(state)), event_id=str(state.revision))
             if state.phase.is_final:
                 return
-        elif silent_s >= _KEEP_ALIVE_S:
+        elif silent_s >= KEEP_ALIVE_S:
             silent_s = 0.0
-            yield b": keep-alive\n\n"
+            yield KEEP_ALIVE
         before_s = asyncio.get_running_loop().time()
         await services.rollouts.changed(timeout_s=_LOOK_S)
         silent_s += asyncio.get_running_loop().time() - before_s

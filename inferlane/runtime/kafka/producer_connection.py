@@ -37,7 +37,7 @@ class RenewableProducer:
         self._on_metadata = on_metadata
         self._timeout_s = kafka.request_timeout_ms / 1000
         self._producer: DirectProducer | None = None
-        self._is_spent = False
+        self._is_spent = self._is_closed = False
         self._renewing = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -51,8 +51,10 @@ class RenewableProducer:
         self._producer = await self._connect()
 
     async def close(self) -> None:
-        """Flush the records under way and disconnect."""
-        producer, self._producer = self._producer, None
+        """Flush the records under way and disconnect, after a renewal under way: it would leave a producer open."""
+        self._is_closed = True
+        async with self._renewing:
+            producer, self._producer = self._producer, None
         if producer is not None:
             await self._stop(producer)
         await asyncio.gather(*self._closing)
@@ -92,7 +94,7 @@ class RenewableProducer:
 
     async def _renew(self) -> None:
         async with self._renewing:
-            if not self._is_spent:
+            if not self._is_spent or self._is_closed:
                 return
             log.warning("producer_renewed")
             spent, self._producer = self._producer, await self._connect()

@@ -14,6 +14,7 @@ from inferlane.runtime.kafka.consumer import FetchedBatch
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState, Progress
 from inferlane.runtime.kafka.offsets import OffsetTracker
 from inferlane.runtime.metrics.consumer_metrics import CONSUMER_LAG, CONSUMER_STILL
+from inferlane.runtime.metrics.instruments import forget_series
 
 if TYPE_CHECKING:
     from inferlane.errors import FatalRecordError
@@ -170,8 +171,7 @@ class TopicFeed:
         """Commit finished work and stop reading the topic; unfinished records are redelivered."""
         await self._owner.disconnect(self)
         self.lose()
-        for gauge in (CONSUMER_LAG, CONSUMER_STILL):
-            gauge.remove(self.topic)
+        forget_series((CONSUMER_LAG, CONSUMER_STILL), self.topic)
 
     # What the owner asks.
 

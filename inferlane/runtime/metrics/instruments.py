@@ -1,6 +1,7 @@
 """Declare each metric once, with its kind, so that documents and dashboards can be checked against it."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
@@ -139,6 +140,14 @@ def counter(name: str, about: str, labels: Sequence[str] = ()) -> Counter:
 def gauge(name: str, about: str, labels: Sequence[str] = ()) -> Gauge:
     """Declare a gauge."""
     return _declare(Gauge(name, about, labels), name, Kind.GAUGE, about, labels)
+
+
+def forget_series(gauges: Iterable[Gauge], *labels: str) -> None:
+    """Drop the series of what is gone: its last value would stand, and alert, for ever."""
+    for gone in gauges:
+        # It may never have been set.
+        with suppress(KeyError):
+            gone.remove(*labels)
 
 
 def histogram(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import Gauge
 
 from control_plane.local.managed_process import StartError
 from control_plane.local.pool_autoscaler import Autoscaler
@@ -16,6 +17,7 @@ from inferlane.contracts.naming import Names
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.kafka.offsets import PartitionPosition, Subscription
+from inferlane.runtime.metrics.consumer_metrics import LAG, WANTED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -122,6 +124,21 @@ async def test_a_pool_whose_workers_fail_to_start_is_tried_again(tmp_path: Path)
     processes = Processes(failures=2)
     async with scaling(pools(tmp_path), Broker({"inferlane.iris.v1.bulk": 4}), processes, workers=0):
         assert await processes.sizes.get() == ("worker-iris-v1", 1)
+
+
+async def test_a_pool_that_is_removed_leaves_no_gauge_behind(tmp_path: Path) -> None:
+    broker = Broker({"inferlane.iris.v1.requests": 4})
+    async with scaling(pools(tmp_path), broker, Processes(), workers=1) as autoscaler:
+        await broker.looks.acquire()
+        await broker.looks.acquire()
+        assert "v1" in shown(WANTED)
+        await autoscaler.remove("worker-iris-v1")
+        assert ("v1" in shown(WANTED), "inferlane.iris.v1.requests" in shown(LAG)) == (False, False)
+
+
+def shown(gauge: Gauge) -> set[str]:
+    """The values of the labels of its series."""
+    return {value for family in gauge.collect() for sample in family.samples for value in sample.labels.values()}
 
 
 async def test_a_broker_that_does_not_answer_changes_nothing(tmp_path: Path) -> None:

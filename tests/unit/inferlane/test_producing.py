@@ -113,6 +113,32 @@ async def test_a_producer_that_lost_its_sequence_is_replaced_at_the_next_send(ma
     assert [fake.is_running for fake in made] == [False, False]
 
 
+async def test_a_producer_that_is_closed_while_another_takes_its_place_leaves_none_connected(
+    made: list[FakeProducer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting, may_connect = asyncio.Event(), asyncio.Event()
+    start = FakeProducer.start
+
+    async def start_late(self: FakeProducer) -> None:
+        if len(made) > 1:
+            connecting.set()
+            await may_connect.wait()
+        await start(self)
+
+    monkeypatch.setattr(FakeProducer, "start", start_late)
+    producer = BatchProducer(load_settings().kafka)
+    await producer.start()
+    with pytest.raises(UnavailableError):
+        await producer.send([RECORD])
+    sending = asyncio.create_task(producer.send([RECORD]))
+    await connecting.wait()
+    closing = asyncio.create_task(producer.close())
+    await asyncio.sleep(0)
+    may_connect.set()
+    await asyncio.gather(sending, closing, return_exceptions=True)
+    assert [fake.is_running for fake in made] == [False, False]
+
+
 async def test_a_passing_error_keeps_the_producer(made: list[FakeProducer]) -> None:
     producer = BatchProducer(load_settings().kafka)
     await producer.start()

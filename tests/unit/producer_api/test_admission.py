@@ -8,12 +8,13 @@ from inferlane.contracts.traffic_split import Split
 from inferlane.errors import OverloadedError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.offsets import Position
+from inferlane.runtime.metrics.api_metrics import BACKLOG, SERVICE_RATE
 from inferlane.runtime.split_table import SplitTable
 from producer_api.http.error_responses import problem_of
 from producer_api.predict.admission import Admission
 from tests.support.fakes.clock import FakeClock
 from tests.support.fakes.records import make_catalog
-from tests.support.fakes.simulated_queue import SimulatedQueue
+from tests.support.fakes.simulated_queue import SimulatedQueue, Work
 
 
 async def make_admission(*, weights: dict[str, float] | None = None, **settings: object) -> Admission:
@@ -119,3 +120,28 @@ async def test_requests_of_one_moment_count_each_other() -> None:
     busy(admission, "v1", lag_records=10, rate=10)
     # Ten wait for a second; another ten fill the two.
     assert 9 <= count_admitted(admission, within_s=2, at_most=64) <= 11
+
+
+async def test_a_version_that_was_retired_or_lost_its_topic_leaves_no_gauge_behind() -> None:
+    admission = await make_admission()
+    queue = admission._positions
+    assert isinstance(queue, SimulatedQueue)
+    queue.work = {("iris", "v1"): Work(came=500), ("iris", "v2"): Work(came=500)}
+    await admission._look()
+    assert shown() == {"v1", "v2"}
+    admission._watch(make_catalog("v1"))
+    assert shown() == {"v1"}
+    queue.work = {}
+    await admission._look()
+    assert shown() == set()
+
+
+def shown() -> set[str]:
+    """The versions of iris that have a series."""
+    return {
+        sample.labels["version"]
+        for gauge in (BACKLOG, SERVICE_RATE)
+        for family in gauge.collect()
+        for sample in family.samples
+        if sample.labels["model"] == "iris"
+    }
