@@ -63,8 +63,17 @@ done
 template --namespace ml --values "$charts/odd/values.yaml" >"$charts/odd/chart.yaml"
 "$TOOLS/bin/kubectl" kustomize "$charts/odd/rendered/overlays/laptop" >"$charts/odd/kustomized.yaml"
 .venv/bin/python -m tests.manifests.chart "$charts/odd/chart.yaml" "$charts/odd/kustomized.yaml"
-! template --set pools[0].model=-a,pools[0].version=v1 2>/dev/null ||
-  { echo "error: the chart took the name -a"; exit 1; }
+for refused in pools[0].model=-a,pools[0].version=v1 env.INFERLANE_LOG_FORMAT=console env.INFERLANE_API_AUTH=off \
+  pools[0].model=Fraud,pools[0].version=v1,pools[1].model=fraud,pools[1].version=v1 \
+  pools[0].model=fraud,pools[0].version=v1,pools[0].minReplicas=20 api.minReplicas=20 router.minReplicas=20; do
+  ! template --set "$refused" >/dev/null 2>&1 || { echo "error: the chart took $refused"; exit 1; }
+done
+# Numbers of a file of values are floats to Helm, and must not be written as 1e+06.
+echo 'env: {INFERLANE_MAX_ROWS: 2000000, INFERLANE_CANCEL_ON_DISCONNECT: true}' >"$charts/env.yaml"
+template --values "$charts/env.yaml" >"$charts/env-chart.yaml"
+for value in 2000000 true; do
+  grep -q "value: \"$value\"" "$charts/env-chart.yaml" || { echo "error: the chart wrote $value otherwise"; exit 1; }
+done
 rm -r "$charts"
 
 "$TOOLS/bin/python" tests/manifests/schemas.py \

@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from control_plane.kubernetes.deployment_plan import DeploymentPlan, Document, GpuPlan
+from control_plane.kubernetes.helm_checks import checks
 from control_plane.kubernetes.helm_templates import CHART_THRESHOLDS, helpers, pool_template, template
 from control_plane.kubernetes.manifest_files import (
     HEADER,
@@ -59,6 +60,7 @@ def chart_files(
     monitor = template(plan, stand_in, [monitor_document(plan)]).removeprefix(HEADER)
     texts["pod-monitor.yaml"] = f"{HEADER}{{{{- if .Values.monitoring.enabled }}}}\n{monitor}{{{{- end }}}}\n"
     texts["_helpers.tpl"] = helpers(plan)
+    texts["checks.yaml"] = checks(plan)
     texts["NOTES.txt"] = _NOTES
     texts["pool-deployment.yaml"] = pool_template(plan, stand_in)
     pools = [_pool_value(*pair, gpus.get(pair)) for pair in versions]
@@ -128,9 +130,9 @@ _MEANINGS = {
     "pools": "One pool per version: model, version, and if they differ: lagThreshold, minReplicas, maxReplicas;\n"
     "# on a GPU: gpu: {image, resource, count, nodeSelector}.",
     "lagThreshold": "Records that one worker clears within the target wait, by lane (docs/scaling.md).",
-    "env": "More INFERLANE_* settings for API, router and workers. What the objects are made from is chosen when the\n"
-    "# chart is made: INFERLANE_PREFIX, INFERLANE_DRAIN_DEADLINE_S, partitions, the broker and the store, and\n"
-    "# INFERLANE_PROMETHEUS_URL, for which the router's network policy has an exception.",
+    "env": "More INFERLANE_* settings for API, router and workers. What the chart sets already, and what its objects\n"
+    "# are made from, is chosen when the chart is made, and refused here: INFERLANE_LOG_FORMAT, INFERLANE_PREFIX,\n"
+    "# INFERLANE_DRAIN_DEADLINE_S, sizes, retention and partitions of topics, the broker, the store and the like.",
     "cpuRequest": "The CPU request of every Deployment; empty leaves each its own.",
     "spreadOverNodes": "Whether the replicas of each Deployment are spread over the nodes.",
     "api": "open: without keys, for a cluster that only this machine can reach.\n"

@@ -18,6 +18,8 @@ CHART_NAMESPACE, CHART_IMAGE = "namespace-stand-in", "image-stand-in"
 CHART_POOL = ("Model_stand_in", "Version_stand_in")
 CHART_THRESHOLDS = {Lane.REQUESTS: 987_654_321, Lane.BULK: 987_654_322}
 _GPUS, _NODE_SELECTOR = 987_654_323, "node-selector-stand-in"
+# Helm reads each number of the values as a float64, and writes a million as 1e+06: `int64` and `toJson` do not.
+_AS_TEXT = 'ternary $value (toJson $value) (kindIs "string" $value) | quote'
 # A text that begins so is an expression of the template, or a line of its own that directs it.
 _EXPRESSION, _LINE = "@@expression ", "@@line "
 _NODES = "(int $.Values.kafka.nodes)"
@@ -69,10 +71,11 @@ def _with_choices(document: Document, plan: DeploymentPlan) -> Document:
     if change := _CHANGES.get(changed["kind"]):
         change(changed["spec"], plan)
     if changed["kind"] == "ScaledObject" and _mentions_pool(changed["metadata"]["name"]):
-        changed["spec"]["minReplicaCount"] = _expression('dig "minReplicas" 0 .')
-        changed["spec"]["maxReplicaCount"] = _expression(f'dig "maxReplicas" {changed["spec"]["maxReplicaCount"]} .')
+        changed["spec"]["minReplicaCount"] = _expression('dig "minReplicas" 0 . | int64')
+        most = changed["spec"]["maxReplicaCount"]
+        changed["spec"]["maxReplicaCount"] = _expression(f'dig "maxReplicas" {most} . | int64')
     elif changed["kind"] == "ScaledObject":
-        changed["spec"]["minReplicaCount"] = _expression("$.Values.router.minReplicas")
+        changed["spec"]["minReplicaCount"] = _expression("$.Values.router.minReplicas | int64")
     return changed
 
 
@@ -95,7 +98,7 @@ def _deployment(spec: Document, _: DeploymentPlan) -> None:
                 for each in holder[name]
                 for item in (_only_if("not $.Values.api.open", each) if each["name"] == KEYS_VOLUME else [each])
             ]
-    more = {"name": _expression("$name"), "value": _expression("$value | quote")}
+    more = {"name": _expression("$name"), "value": _expression(_AS_TEXT)}
     container["env"] += [f"{_LINE}{{{{- range $name, $value := $.Values.env }}}}", more, f"{_LINE}{{{{- end }}}}"]
     if pod.get("nodeSelector"):
         del pod["nodeSelector"]
@@ -109,7 +112,7 @@ def _deployment(spec: Document, _: DeploymentPlan) -> None:
 
 
 def _autoscaler(spec: Document, _: DeploymentPlan) -> None:
-    spec |= {key: _expression(f"$.Values.api.{key}") for key in ("minReplicas", "maxReplicas")}
+    spec |= {key: _expression(f"$.Values.api.{key} | int64") for key in ("minReplicas", "maxReplicas")}
 
 
 def _cluster(spec: Document, _: DeploymentPlan) -> None:
@@ -176,10 +179,10 @@ def _text(pool: PoolPlan, content: Document) -> str:
     # A mark is quoted by YAML, as a text or as a key without a value.
     text = re.sub(rf"(?m)^ *(?:- )?'{_LINE}(.*?)'(?:: null)?$", _unquoted, text)
     text = re.sub(rf"'{_EXPRESSION}(.*?)'", _unquoted, text)
-    text = text.replace(f"'{_GPUS}'", "{{ .gpu.count | quote }}")
+    text = text.replace(f"'{_GPUS}'", "{{ .gpu.count | int64 | quote }}")
     for lane, number in CHART_THRESHOLDS.items():
         lookup = f'dig "lagThreshold" "{lane}" $.Values.lagThreshold.{lane} .'
-        text = text.replace(f"'{number}'", f"{{{{ {lookup} | quote }}}}")
+        text = text.replace(f"'{number}'", f"{{{{ {lookup} | int64 | quote }}}}")
     model, version = CHART_POOL
     whole = {
         CHART_NAMESPACE: "$.Release.Namespace",

@@ -25,6 +25,9 @@ GPUS = {
     ("iris", "v1"): GpuPlan(image="registry.example/inferlane:0.1.0-gpu", count=2),
     ("churn", "3"): GpuPlan(image="gpu:1", resource="nvidia.com/mig-1g.10gb", node_selector={"pool": "gpu"}),
 }
+_USUAL = {"pace": WorkerPace(row_s=0.005, max_batch_rows=256, batch_overhead_s=0.005), "waits": Waits()}
+# A bulk threshold of millions.
+_FAST = {"pace": WorkerPace(row_s=0.00001, max_batch_rows=256, batch_overhead_s=0.005), "waits": Waits()}
 _MINE = """
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
@@ -44,8 +47,7 @@ def main() -> None:
         versions,
         namespace="ml",
         image="registry.example/inferlane:0.1.0",
-        pace=WorkerPace(row_s=0.005, max_batch_rows=256, batch_overhead_s=0.005),
-        waits=Waits(),
+        **(_FAST if odd else _USUAL),
         gpus=GPUS if odd else {},
     )
     plan = replace(made, has_api_tls=True)
@@ -60,8 +62,7 @@ def main() -> None:
 
 def _chart_plan() -> DeploymentPlan:
     settings = cluster_settings(load_settings(), namespace=CHART_NAMESPACE)
-    options = {"pace": WorkerPace(row_s=0.005, max_batch_rows=256, batch_overhead_s=0.005), "waits": Waits()}
-    return make_plan(settings, [CHART_POOL], namespace=CHART_NAMESPACE, image=CHART_IMAGE, **options)
+    return make_plan(settings, [CHART_POOL], namespace=CHART_NAMESPACE, image=CHART_IMAGE, **_FAST)
 
 
 if __name__ == "__main__":

@@ -94,6 +94,31 @@ def test_no_stand_in_and_no_mark_stays_in_the_chart() -> None:
     assert [name for name in stand_ins if name in text] == []
 
 
+def test_every_number_of_the_charts_values_is_written_whole() -> None:
+    """Helm reads them as floats, and writes a million as 1e+06, which neither KEDA nor a process takes."""
+    texts = {name: text for name, text in chart().items() if name.startswith("templates/")}
+    numbers = [
+        each
+        for name, text in texts.items()
+        if name != "templates/checks.yaml"
+        for each in re.findall(r"{{ (.*?) }}", text)
+        if re.search(r"Replicas|[tT]hreshold|count\b|nodes\b|\$value\b", each)
+    ]
+    assert len(numbers) > len(SAMPLES)
+    assert [each for each in numbers if not re.search(r"\bint(64)? |toJson \$value", f"{each} ")] == []
+
+
+def test_the_chart_refuses_a_setting_that_it_sets_itself_or_is_made_from() -> None:
+    """A name twice in an env is refused by the API server, and the grace period does not follow the values."""
+    texts = chart(webhooks=True)
+    (found,) = re.findall(r"\$taken := list (.*) }}", texts["templates/checks.yaml"])
+    taken = set(found.replace('"', "").split())
+    set_there = {name for text in texts.values() for name in re.findall(r"- name: (INFERLANE_\w+)", text)}
+    assert set_there - {"INFERLANE_API_AUTH"} <= taken
+    assert {"INFERLANE_DRAIN_DEADLINE_S", "INFERLANE_PREFIX", "INFERLANE_LOG_FORMAT"} <= taken
+    assert "INFERLANE_MAX_ROWS" not in taken
+
+
 def test_a_chart_for_a_broker_elsewhere_makes_no_cluster() -> None:
     texts = chart(kafka_bootstrap_servers="kafka.example:9092")
     assert not [name for name in texts if "kafka-" in name]
