@@ -55,7 +55,7 @@ PAGE = Page(
                     f"{rate(api_metrics.ANSWERS, where=CHOSEN)}",
                 ),
                 _number("p95", "As clients see it.", "s", quantile(0.95, api_metrics.LATENCY, where=CHOSEN)),
-                _number("Waiting records", "In all topics.", "short", value(router_metrics.POOL_LAG, where=CHOSEN)),
+                _number("Waiting records", "In all topics.", "short", f"sum ({LAG}{{{CHOSEN}}})"),
                 _number(
                     "Oldest waiting",
                     "Grows without end: a pool or the router stands still.",

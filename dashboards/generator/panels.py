@@ -84,11 +84,12 @@ P95_S = "inferlane:total_seconds:p95_5m"
 BUSY_RATIO = "inferlane:worker_busy:ratio5m"
 WORKERS = "inferlane:pool_workers:count"
 LAG = "inferlane:pool_lag_records:max"
+INGRESS_LAG = "inferlane:ingress_lag_records:max"
 WEIGHT = "inferlane:split_weight:max"
 STABLE = "inferlane:split_weight:stable"
 CANARY = "inferlane:split_weight:canary"
 INCREASE = "inferlane:requests:increase10m"
-RECORDED = frozenset({ERROR_RATIO, P95_S, BUSY_RATIO, WORKERS, LAG, WEIGHT, STABLE, CANARY, INCREASE})
+RECORDED = frozenset({ERROR_RATIO, P95_S, BUSY_RATIO, WORKERS, LAG, INGRESS_LAG, WEIGHT, STABLE, CANARY, INCREASE})
 """The recorded metrics of dashboards/prometheus/rules/recording.yml."""
 
 
@@ -168,8 +169,8 @@ def process_panels(component: str, *, about_cpu: str) -> tuple[Panel, Panel]:
 
 
 def of_workers(metric: str, size: Collector) -> str:
-    """Join a process metric of the workers with model and version, which the gauge `size` has."""
-    return f"{metric} * on (instance) group_left (model, version) ({name_of(size)}{_braces(CHOSEN)} ^ 0)"
+    """Join a process metric of the workers with each version that the process serves, which the gauge `size` has."""
+    return f"({name_of(size)}{_braces(CHOSEN)} ^ 0) * on (instance) group_left {metric}"
 
 
 def _by(labels: str) -> str:

@@ -75,7 +75,7 @@ API = Page(
                     title="Clients that wait",
                     about="Open calls; the limit is INFERLANE_MAX_WAITING_REQUESTS a process.",
                     unit="short",
-                    queries=(Query(value(api_metrics.WAITING, by="process"), "{{process}}"),),
+                    queries=(Query(value(api_metrics.WAITING, by="process", where='component="api"'), "{{process}}"),),
                 ),
                 Panel(
                     title="To the broker",

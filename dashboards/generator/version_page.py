@@ -154,7 +154,7 @@ PAGE = Page(
             panels=(
                 Panel(
                     title="CPU",
-                    about="Cores, all workers of the version.",
+                    about="Cores, all workers of the version. Versions that share a process show all of it each.",
                     unit="short",
                     queries=(
                         Query(
@@ -165,7 +165,7 @@ PAGE = Page(
                 ),
                 Panel(
                     title="Memory",
-                    about="Resident, all workers of the version.",
+                    about="Resident, all workers of the version. Versions that share a process show all of it each.",
                     unit="bytes",
                     queries=(
                         Query(f"sum by ({POOL}) ({of_workers(MEMORY_BYTES, worker_metrics.MODEL_SIZE)})", POOL_NAME),

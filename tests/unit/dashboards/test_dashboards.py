@@ -1,15 +1,18 @@
 """The committed dashboards and rules: as the code makes them, and of names that exist."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import Gauge
 
 from dashboards.generator.page_files import FOLDER, documents, pages
 from dashboards.generator.panels import FOREIGN, RECORDED, Page, names_in
-from inferlane.runtime.metrics.instruments import every_metric
+from inferlane.runtime.metrics import router_metrics
+from inferlane.runtime.metrics.instruments import every_metric, metric_of
 
 REPOSITORY = Path(__file__).parents[3]
 PROMETHEUS = REPOSITORY / "dashboards" / "prometheus"
@@ -46,6 +49,17 @@ def test_every_name_in_a_query_exists(where: str) -> None:
     named = names_in((QUERIES | RULES)[where])
     assert named
     assert named <= OURS | FOREIGN | RECORDED
+
+
+ROUTERS_GAUGES = {metric_of(each).name for each in vars(router_metrics).values() if isinstance(each, Gauge)}
+
+
+@pytest.mark.parametrize("where", QUERIES | RULES)
+def test_a_gauge_that_every_router_has_is_never_summed(where: str) -> None:
+    """Each router sees the whole deployment: with two of them a sum is twice what there is."""
+    summed = re.findall(r"(?:sum|avg|count)[^()]*(?:\([^()]*\) *)?\((inferlane_\w+)", (QUERIES | RULES)[where])
+    assert ROUTERS_GAUGES
+    assert not ROUTERS_GAUGES & set(summed)
 
 
 def test_the_rules_record_what_the_dashboards_ask() -> None:
