@@ -8,7 +8,7 @@ import structlog
 
 from control_plane.local.probe import Target
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError
-from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
+from inferlane.runtime.catalog_table import CatalogKeeper, CatalogTable
 from inferlane.runtime.retry import back_off
 from models.catalog import Catalog
 from models.live_catalog import LiveCatalog
@@ -56,7 +56,7 @@ class CatalogPools:
         """Start and stop pools as the catalogue topic says, until cancelled."""
         table = CatalogTable()
         live = LiveCatalog(_store_catalog(stack), table, serves_retiring=True)
-        follower = CatalogFollower(kafka, stack.names, table)
+        follower = CatalogKeeper(kafka, stack.names, table)
         await _with_retries(follower.start)
         try:
             await self.follow(live)

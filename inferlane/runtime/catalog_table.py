@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from inferlane.contracts.catalog_entry import CatalogEntry, decode_entry, encode_entry, entry_key
 from inferlane.errors import DecodeError
 from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
+from inferlane.runtime.table_keeper import TableKeeper
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
@@ -48,6 +49,10 @@ class CatalogTable(CompactedTable):
         last = max((entry.generation for entry in self._entries.values() if entry.model == model), default=0)
         return max(last + 1, int(now_s * 1000))
 
+    def in_force(self) -> Mapping[str, bytes]:
+        """Return the entries by key, as the topic has them."""
+        return {key: encode_entry(entry) for key, entry in self._entries.items()}
+
     def put(self, key: str, value: bytes | None) -> None:
         """Put an entry in force unless a later one is; a tombstone removes it.
 
@@ -78,6 +83,13 @@ class CatalogTable(CompactedTable):
 
 class CatalogFollower(TableFollower):
     """Keeps a table up to date with the topic. Without a topic, the versions of the model store at start are served."""
+
+    def __init__(self, kafka: "KafkaSettings", names: "Names", table: CatalogTable) -> None:
+        super().__init__(kafka, table, topic=names.catalog, may_be_missing=True)
+
+
+class CatalogKeeper(TableKeeper):
+    """A follower of whoever may change the catalogue."""
 
     def __init__(self, kafka: "KafkaSettings", names: "Names", table: CatalogTable) -> None:
         super().__init__(kafka, table, topic=names.catalog, may_be_missing=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -55,7 +56,22 @@ class CompactedTable(ABC):
         self._applied_offset = -1
         # How often the positions went back: the topic was deleted and created again, or its broker forgot it.
         self._beginnings = 0
+        # What the topic says of each key since its beginning.
+        self._said: dict[str, bytes | None] = {}
         self._changed = asyncio.Condition()
+
+    @abstractmethod
+    def in_force(self) -> Mapping[str, bytes]:
+        """Return the records in force by key, as they are written to the topic."""
+
+    def unsaid(self) -> Mapping[str, bytes]:
+        """Return the records in force that are not those of the topic: it began anew, and forgot them."""
+        return {key: value for key, value in self.in_force().items() if self._said.get(key) != value}
+
+    @property
+    def beginnings(self) -> int:
+        """How often the topic began anew."""
+        return self._beginnings
 
     @abstractmethod
     def put(self, key: str, value: bytes | None) -> None:
@@ -72,8 +88,12 @@ class CompactedTable(ABC):
 
     def read(self, offset: int, raw_key: bytes | None, raw_value: bytes | None) -> None:
         """Read one record of several; all are in force with the next `note_position`."""
+        if offset <= self._applied_offset:
+            self._begin_anew()
+        key = (raw_key or b"").decode(errors="replace")
+        self._said[key] = raw_value
         try:
-            self.put((raw_key or b"").decode(errors="replace"), raw_value)
+            self.put(key, raw_value)
         except DecodeError as error:
             log.warning("table_record_undecodable", what=self.what, offset=offset, error=str(error))
         except Exception:
@@ -83,9 +103,15 @@ class CompactedTable(ABC):
     async def note_position(self, position: int) -> None:
         """Note that every record before `position` is in force."""
         async with self._changed:
-            self._beginnings += position - 1 < self._applied_offset
+            if position - 1 < self._applied_offset:
+                self._begin_anew()
             self._applied_offset = position - 1
             self._changed.notify_all()
+
+    def _begin_anew(self) -> None:
+        self._beginnings += 1
+        self._applied_offset = -1
+        self._said.clear()
 
     def mark(self) -> TableMark:
         """Return how far the table is now; to be asked for before a record is written whose offset is waited for."""
@@ -96,6 +122,11 @@ class CompactedTable(ABC):
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._changed:
                 await self._changed.wait()
+
+    async def begun_anew(self, beginnings: int) -> None:
+        """Return when the topic has begun anew more often than this."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._beginnings > beginnings)
 
     async def wait_applied(self, offset: int, *, timeout_s: float, since: TableMark | None = None) -> None:
         """Return when the record at `offset` is in force here.

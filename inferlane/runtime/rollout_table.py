@@ -1,6 +1,6 @@
 """Rollouts: their states and the commands to them, kept in a compacted topic that every replica reads whole."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from inferlane.contracts.rollout import Command, RolloutState, decode_rollout, encode_rollout, key_of
 from inferlane.errors import DecodeError, UnknownRolloutError, quoted
-from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
+from inferlane.runtime.compacted_table import CompactedTable, publish_to_table
+from inferlane.runtime.table_keeper import TableKeeper
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
@@ -81,6 +82,14 @@ class RolloutTable(CompactedTable):
         self._reading_offset = offset
         super().read(offset, raw_key, raw_value)
 
+    def in_force(self) -> Mapping[str, bytes]:
+        """Return states and commands by key, as the topic has them."""
+        records: list[RolloutState | Command] = [
+            *self._states.values(),
+            *(given.command for given in self.commands),
+        ]
+        return {key_of(record).decode(): encode_rollout(record) for record in records}
+
     def put(self, key: str, value: bytes | None) -> None:
         """Put a state or a command in force; a tombstone removes it.
 
@@ -110,7 +119,7 @@ class RolloutTable(CompactedTable):
         del self._states[min(over, key=lambda state: state.created_s).id]
 
 
-class RolloutFollower(TableFollower):
+class RolloutFollower(TableKeeper):
     """Keeps a table of rollouts up to date with the topic; a stack older than rollouts has no such topic."""
 
     def __init__(self, kafka: "KafkaSettings", names: "Names", table: RolloutTable) -> None:

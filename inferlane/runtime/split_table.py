@@ -1,12 +1,14 @@
 """Traffic splits: weights of a model's versions, kept in a compacted topic that every replica reads whole."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from inferlane.contracts.traffic_split import Split, decode_split
 from inferlane.errors import DecodeError
-from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
+from inferlane.runtime.compacted_table import CompactedTable, publish_to_table
+from inferlane.runtime.table_keeper import TableKeeper
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
@@ -39,6 +41,10 @@ class SplitTable(CompactedTable):
         """Return whether the model's last record was ignored: compaction would then keep the wrong split."""
         return model in self._passed_over
 
+    def in_force(self) -> Mapping[str, bytes]:
+        """Return the splits by model, as the topic has them."""
+        return {model: encode_split(split) for model, split in self._splits.items()}
+
     def put(self, key: str, value: bytes | None) -> None:
         """Put a split in force; a tombstone removes it.
 
@@ -60,7 +66,7 @@ class SplitTable(CompactedTable):
         self._splits[split.model] = split
 
 
-class SplitFollower(TableFollower):
+class SplitFollower(TableKeeper):
     """Keeps a table of splits up to date with the topic."""
 
     def __init__(self, kafka: "KafkaSettings", names: "Names", table: SplitTable) -> None:

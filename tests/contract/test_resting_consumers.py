@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,9 @@ class Values(CompactedTable):
     def __init__(self) -> None:
         super().__init__()
         self.values: dict[str, bytes | None] = {}
+
+    def in_force(self) -> Mapping[str, bytes]:
+        return {key: value for key, value in self.values.items() if value is not None}
 
     def put(self, key: str, value: bytes | None) -> None:
         self.values[key] = value

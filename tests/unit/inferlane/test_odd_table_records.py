@@ -1,5 +1,7 @@
 """A record of a followed topic that cannot be read, for whatever reason, costs the table that record alone."""
 
+from collections.abc import Mapping
+
 from inferlane.runtime.compacted_table import CompactedTable
 
 
@@ -9,6 +11,9 @@ class FragileTable(CompactedTable):
     def __init__(self) -> None:
         super().__init__()
         self.values: dict[str, int] = {}
+
+    def in_force(self) -> Mapping[str, bytes]:
+        return {key: b"%d" % value for key, value in self.values.items()}
 
     def put(self, key: str, value: bytes | None) -> None:
         self.values[key] = 100 // len(value or b"")

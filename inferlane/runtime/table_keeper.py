@@ -1,0 +1,79 @@
+"""Give a compacted topic that began anew the records that its followers still have in force."""
+
+import asyncio
+import random
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from inferlane.errors import InferlaneError
+from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
+from inferlane.runtime.service import Background
+
+if TYPE_CHECKING:
+    from inferlane.runtime.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+# By chance within this, so that most processes find what the first one has given back.
+_WITHIN_S = 2.0
+_READ_WITHIN_S = 10.0
+_RETRY_S = 10.0
+
+
+class TableKeeper(TableFollower):
+    """A follower that may write the topic, and gives it back what is in force here once it has begun anew.
+
+    A topic begins anew when its broker lost it or somebody deleted and created it. Without its records, processes that
+    start later would act on another table than those that read them. Several keepers may give back the same record: a
+    table puts the newest of a key in force.
+    """
+
+    def __init__(
+        self, kafka: "KafkaSettings", table: CompactedTable, *, topic: str, may_be_missing: bool = False
+    ) -> None:
+        super().__init__(kafka, table, topic=topic, may_be_missing=may_be_missing)
+        self._topic = topic
+        self._keeping: Background | None = None
+
+    async def start(self) -> None:
+        """Return when the table holds all that was in the topic.
+
+        Raises:
+            UnavailableError: the broker does not answer.
+        """
+        await super().start()
+        self._keeping = Background(partial(self._keep, self._table.beginnings), name=f"{self._table.what} keeper")
+        self._keeping.start()
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._keeping is not None:
+            await self._keeping.close()
+        await super().close()
+
+    async def _keep(self, beginnings: int) -> None:
+        while True:
+            await self._table.begun_anew(beginnings)
+            await asyncio.sleep(random.uniform(0, _WITHIN_S))  # noqa: S311 - it hides nothing
+            begun = self._table.beginnings
+            try:
+                await self._give_back()
+                beginnings = begun
+            except InferlaneError as error:
+                log.warning("table_not_given_back", topic=self._topic, error=str(error), retry_s=_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _give_back(self) -> None:
+        await self.read_to_end(timeout_s=_READ_WITHIN_S)
+        lost = self._table.unsaid()
+        for key, value in lost.items():
+            await publish_to_table(self._kafka, self._topic, key=key, value=value)
+        if lost:
+            log.warning(
+                "table_given_back",
+                topic=self._topic,
+                records=len(lost),
+                reason="the topic began anew without them: its broker lost it, or it was deleted and created again",
+            )
