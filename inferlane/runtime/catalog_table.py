@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from inferlane.contracts.catalog_entry import CatalogEntry, decode_entry, encode_entry, entry_key
 from inferlane.errors import DecodeError
-from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
+from inferlane.runtime.compacted_table import CompactedTable, TableFollower
 from inferlane.runtime.table_keeper import TableKeeper
+from inferlane.runtime.table_writes import publish_to_table
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names

@@ -13,9 +13,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from inferlane.errors import DecodeError, InferlaneError, UnavailableError
-from inferlane.runtime.kafka.arrival_signals import ArrivalSignals
 from inferlane.runtime.kafka.arrivals import ArrivalListener
-from inferlane.runtime.kafka.clients import broker_errors, make_consumer, make_producer
+from inferlane.runtime.kafka.clients import broker_errors, make_consumer
 from inferlane.runtime.kafka.fetcher import rest_between_fetches
 from inferlane.runtime.service import Background
 
@@ -33,7 +32,6 @@ _RETRY_S = 1.0
 # an idle stack ask the broker more often, for each table of each process.
 _FETCH_WAIT_MS = 200
 _REST_MS = 5_000
-_STOP_TIMEOUT_S = 0.5
 # How often to look for a topic that does not exist yet.
 _LOOK_AGAIN_S = 5.0
 
@@ -270,33 +268,3 @@ class TableFollower:
                 self._table.read(record.offset, record.key, record.value)
         # Compaction and markers leave offsets without a record; the position skips them.
         await self._table.note_position(await consumer.position(self._partition))
-
-
-async def publish_to_table(kafka: "KafkaSettings", topic: str, *, key: str, value: bytes | None) -> int:
-    """Write a record to the topic of a table and return its offset. Called rarely, so it opens its own connection.
-
-    A value of None is a tombstone.
-
-    Raises:
-        UnavailableError: the broker does not answer; the record may have been written.
-    """
-    producer = make_producer(kafka)
-    try:
-        with broker_errors(kafka.bootstrap_servers):
-            await producer.start()
-            written = await producer.send_and_wait(topic, key=key.encode(), value=value, partition=0)
-            _tell(kafka, topic)
-            return int(written.offset)
-    finally:
-        # An idempotent producer never gives up a flush by itself, and a caller waits.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_TIMEOUT_S):
-                await producer.stop()
-
-
-def _tell(kafka: "KafkaSettings", topic: str) -> None:
-    """Tell followers on this machine that the table has changed."""
-    if kafka.arrivals_dir is not None:
-        signals = ArrivalSignals(kafka.arrivals_dir)
-        signals.send(topic)
-        signals.close()

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from inferlane.contracts.rollout import Command, RolloutState, decode_rollout, encode_rollout, key_of
 from inferlane.errors import DecodeError, UnknownRolloutError, quoted
-from inferlane.runtime.compacted_table import CompactedTable, publish_to_table
+from inferlane.runtime.compacted_table import CompactedTable
 from inferlane.runtime.table_keeper import TableKeeper
+from inferlane.runtime.table_writes import publish_to_table
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names

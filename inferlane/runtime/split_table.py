@@ -7,8 +7,9 @@ import msgspec
 
 from inferlane.contracts.traffic_split import Split, decode_split
 from inferlane.errors import DecodeError
-from inferlane.runtime.compacted_table import CompactedTable, publish_to_table
+from inferlane.runtime.compacted_table import CompactedTable
 from inferlane.runtime.table_keeper import TableKeeper
+from inferlane.runtime.table_writes import publish_to_table
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import InferlaneError
-from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
+from inferlane.runtime.compacted_table import CompactedTable, TableFollower
 from inferlane.runtime.service import Background
+from inferlane.runtime.table_writes import publish_to_table
 
 if TYPE_CHECKING:
     from inferlane.runtime.settings import KafkaSettings

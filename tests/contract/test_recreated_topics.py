@@ -8,10 +8,11 @@ from control_plane.topic_admin import create_topics
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.traffic_split import Split
-from inferlane.runtime.compacted_table import TableFollower, publish_to_table
+from inferlane.runtime.compacted_table import TableFollower
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
+from inferlane.runtime.table_writes import publish_to_table
 from tests.support.brokers import Broker
 from tests.support.lane_records import WAIT_S, values
 from tests.support.recreated_topic import recreate

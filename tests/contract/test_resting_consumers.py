@@ -13,12 +13,13 @@ from control_plane.topic_admin import create_topics
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.runtime import compacted_table
-from inferlane.runtime.compacted_table import CompactedTable, TableFollower, publish_to_table
+from inferlane.runtime.compacted_table import CompactedTable, TableFollower
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.arrivals import ArrivalListener
 from inferlane.runtime.kafka.clients import make_producer
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.table_writes import publish_to_table
 from tests.support.brokers import Broker
 from tests.support.lane_records import WAIT_S, values
 
