@@ -66,6 +66,7 @@ ENV PATH=/opt/inferlane/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     INFERLANE_MODELS_DIR=/opt/inferlane/models \
+    INFERLANE_STATE_DIR=/tmp \
     INFERLANE_LOG_FORMAT=json
 WORKDIR /opt/inferlane
 USER 10001:10001

@@ -28,8 +28,7 @@ def pull(entry: CatalogEntry, cache: Path) -> ModelVersion:
     """
     home = cache / entry.digest.removeprefix("sha256:")
     if not (home / "model.onnx").is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=cache, prefix=_UNFINISHED))
+        scratch = _scratch_folder(entry, cache)
         try:
             fresh = scratch / "fresh"
             _fetch(entry, fresh)
@@ -41,6 +40,17 @@ def pull(entry: CatalogEntry, cache: Path) -> ModelVersion:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return _check(entry, home)
+
+
+def _scratch_folder(entry: CatalogEntry, cache: Path) -> Path:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=cache, prefix=_UNFINISHED))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot pull {entry.key}: cannot write to {str(cache)!r}: {error.strerror}. Set INFERLANE_STATE_DIR to a "
+            "folder that this process may write to, with room for the files."
+        ) from error
 
 
 def _check(entry: CatalogEntry, folder: Path) -> ModelVersion:

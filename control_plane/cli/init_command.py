@@ -47,7 +47,8 @@ COPY --from=build /opt/inferlane /opt/inferlane
 ENV PATH=/opt/inferlane/venv/bin:$PATH \\
     PYTHONDONTWRITEBYTECODE=1 \\
     PYTHONUNBUFFERED=1 \\
-    INFERLANE_MODELS_DIR=/opt/inferlane/models
+    INFERLANE_MODELS_DIR=/opt/inferlane/models \\
+    INFERLANE_STATE_DIR=/tmp
 WORKDIR /opt/inferlane
 USER 10001:10001
 ENTRYPOINT ["tini", "--", "inferlane"]

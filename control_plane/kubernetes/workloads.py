@@ -159,7 +159,6 @@ def operator_documents(plan: DeploymentPlan) -> list[Document]:
     if plan.has_api_tls:
         container["env"].append({"name": "INFERLANE_API_SSL_CAFILE", "value": f"{API_TLS_FOLDER}/{CA_FILE}"})
         mount_secret(pod, "api-ca", API_TLS_FOLDER, API_TLS_SECRET, items=[CA_FILE])
-    container["env"].append({"name": "INFERLANE_STATE_DIR", "value": "/tmp"})  # noqa: S108 - the pod's own
     job = document(
         "batch/v1",
         "Job",

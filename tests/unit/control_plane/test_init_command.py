@@ -148,3 +148,8 @@ def test_a_shell_is_told_how_a_word_goes_on() -> None:
     command = Path(sys.executable).with_name("inferlane")
     told = subprocess.run([command], env={**os.environ, **asked}, capture_output=True, text=True, check=False)
     assert told.stdout.split() == ["models"]
+
+
+def test_a_process_of_either_image_may_write_where_it_keeps_files_although_its_root_is_read_only(starter: Path) -> None:
+    for image in (starter / "Dockerfile", Path(__file__).parents[3] / "Dockerfile"):
+        assert "INFERLANE_STATE_DIR=/tmp" in image.read_text(), image

@@ -583,6 +583,14 @@ def test_the_docs_install_in_an_order_that_works() -> None:
         assert (REPOSITORY / path).exists(), path
 
 
+def test_the_docs_upgrade_the_api_first() -> None:
+    """An older API cannot read what newer workers write."""
+    upgrade = (REPOSITORY / "docs" / "operations.md").read_text().partition("### Upgrade and rollback")[2]
+    steps = ["set image deployment/inferlane-api", "rollout status deployment/inferlane-api", "kubectl apply -k"]
+    places = [upgrade.index(step) for step in steps]
+    assert places == sorted(places)
+
+
 def test_two_pools_of_one_name_are_refused_and_long_names_stay_apart() -> None:
     with pytest.raises(ConfigurationError, match="iris/digits-v1 and digits/v1 would both be called"):
         plan([("iris", "digits-v1"), ("digits", "v1")])

@@ -52,6 +52,13 @@ def test_files_that_were_changed_after_they_were_pulled_are_refused(tmp_path: Pa
         pull(entry, tmp_path / "cache")
 
 
+def test_a_folder_that_cannot_be_written_to_is_named_with_its_setting(tmp_path: Path, entry: CatalogEntry) -> None:
+    """It was a traceback, and every rendered pod has a read-only root file system."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"cannot write to '.*file/pulled': Not a directory. Set INFERLANE_S"):
+        pull(entry, tmp_path / "file" / "pulled")
+
+
 @pytest.mark.parametrize(
     ("location", "says"),
     [
