@@ -9,7 +9,7 @@ import tomli_w
 
 from inferlane.contracts.naming import check_model_name
 from inferlane.contracts.wire.tensors import NO_ROW_AXIS, Column, Signature, TensorSpec
-from inferlane.runtime.runfile import write_whole
+from inferlane.runtime.whole_file import write_whole
 from models.artifact import Artifact, read_artifact
 from models.execution import ON_CPU, Execution, as_table
 from models.steps.declared_steps import AfterStep, BeforeStep

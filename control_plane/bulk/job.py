@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
+import structlog
+
 from control_plane.bulk.chunks import Chunk
 from control_plane.bulk.client_watch import PacedSteps, watch_clients
 from control_plane.bulk.result_lines import failed_lines, predicted_lines
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
     from inferlane.contracts.record import RequestHeaders
     from inferlane.runtime.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
 
 # Records of one send, and their bytes: fewer cost router, broker and workers a batch more often, and each batch a
 # millisecond of CPU; more reach the first worker later.
@@ -121,6 +125,7 @@ class BulkJob:
         self._window = SendWindow()
         self.steps = PacedSteps()
         self._all_sent = False
+        self._unreadable = 0
 
     async def run(self, chunks: Iterator[Chunk], out: BinaryIO) -> JobReport:
         """Send every chunk and write every result, in order.
@@ -144,7 +149,7 @@ class BulkJob:
                     over.set()
                     watch.cancel()
             except ExceptionGroup as group:
-                raise group.exceptions[0] from None
+                raise group.exceptions[0] from group
         self._report.paused_s = self.steps.paused_s
         return self._report
 
@@ -226,21 +231,29 @@ class BulkJob:
                 last_s = time.monotonic()
             elif time.monotonic() - last_s > self._spec.stall_timeout_s:
                 raise UnavailableError(
-                    f"no result for {self._spec.stall_timeout_s:g} s, {len(self._sent)} records are on their way; "
-                    "`inferlane doctor` tries every hop"
+                    f"no result for {self._spec.stall_timeout_s:g} s, {len(self._sent)} records are on their way"
+                    f"{self._said_of_unreadable()}; `inferlane doctor` tries every hop"
                 )
+
+    def _said_of_unreadable(self) -> str:
+        return f", and {self._unreadable} records that name this job are no results" if self._unreadable else ""
 
     def _take(self, record: "ConsumerRecord") -> None:
         named = dict(record.headers)
-        # The topic is everybody's: only our own records need be readable.
         if named.get("ce_batchid") != self._batch_id.encode():
             return
-        headers = read_unidentified(record)
+        try:
+            headers = read_unidentified(record)
+        except DecodeError as error:
+            # The topic is everybody's, and so is the id of this job to whoever reads it.
+            self._unreadable += 1
+            log.warning("bulk_result_not_readable", partition=record.partition, offset=record.offset, error=str(error))
+            return
         sequence = self._sequence_of.pop(headers.request_id, None)
         if sequence is None:
             return  # A duplicate, as workers deliver at least once, or none of ours.
         chunk = self._sent[sequence]
-        if named["ce_status"] == Status.SUCCEEDED.value.encode():
+        if named.get("ce_status") == Status.SUCCEEDED.value.encode():
             try:
                 lines = self._predicted(record, headers, chunk)
             except DecodeError as error:
@@ -248,8 +261,8 @@ class BulkJob:
         else:
             lines = self._failed(
                 chunk,
-                code=named.get("ce_errorcode", b"").decode(),
-                detail=named.get("ce_errordetail", b"").decode(),
+                code=named.get("ce_errorcode", b"").decode(errors="replace"),
+                detail=named.get("ce_errordetail", b"").decode(errors="replace"),
             )
         self._done(sequence, lines)
 

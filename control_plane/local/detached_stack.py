@@ -81,7 +81,7 @@ def stop_detached(record: RunRecord, *, wait_s: float) -> tuple[str, ...]:
     """
     supervisor = same_process(record.pid, record.create_time_s)
     if supervisor:
-        supervisor.terminate()
+        _signal(supervisor.terminate)
         _kill_after([supervisor], wait_s)
     orphans = {
         entry.name: process
@@ -89,9 +89,15 @@ def stop_detached(record: RunRecord, *, wait_s: float) -> tuple[str, ...]:
         if (process := same_process(entry.pid, entry.create_time_s))
     }
     for process in orphans.values():
-        process.terminate()
+        _signal(process.terminate)
     _kill_after(orphans.values(), wait_s)
     return tuple(orphans)
+
+
+def _signal(send: Callable[[], None]) -> None:
+    """Send a signal to a process that may have ended a moment ago."""
+    with suppress(psutil.NoSuchProcess):
+        send()
 
 
 def _kill_after(processes: Collection[psutil.Process], wait_s: float) -> None:
@@ -100,7 +106,7 @@ def _kill_after(processes: Collection[psutil.Process], wait_s: float) -> None:
     while alive := [process for process in processes if same_process(process.pid, process.create_time())]:
         if time.monotonic() >= until_s:
             for process in alive:
-                process.kill()
+                _signal(process.kill)
             return
         time.sleep(_POLL_S)
 

@@ -189,8 +189,6 @@ def _bind_fault(port: int, *, host: str) -> OSError | None:
             probe.bind((address.host, port))
     except OSError as error:
         return error
-    except UnicodeError as error:  # of a name that no resolver can be asked for
-        return OSError(errno.EINVAL, str(error))
     return None
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from control_plane.local.readiness import hosted_versions
 from inferlane.errors import UnavailableError
-from inferlane.runtime.runfile import write_whole
+from inferlane.runtime.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,8 @@ import msgspec
 import structlog
 
 from inferlane.errors import ConfigurationError
-from inferlane.runtime.runfile import ProcessRecord, write_whole
+from inferlane.runtime.runfile import ProcessRecord
+from inferlane.runtime.whole_file import write_whole
 
 if TYPE_CHECKING:
     from asyncio import StreamReader

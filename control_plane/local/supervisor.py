@@ -152,16 +152,22 @@ class Supervisor:
     async def _start_all(self, stop: asyncio.Event) -> None:
         """Start the pools wave by wave; all of them are settled when it returns."""
         optional: list[asyncio.Task[None]] = []
-        for _, together in groupby(sorted(self._groups.values(), key=_wave), key=_wave):
-            if stop.is_set():
-                break
-            groups = list(together)
-            # A pool that loads for minutes, or never gets ready, does not delay the others.
-            optional.append(
-                asyncio.create_task(self._start([group for group in groups if group.pool.tries is not None]))
-            )
-            await self._start([group for group in groups if group.pool.tries is None])
-        await asyncio.gather(*optional)
+        try:
+            for _, together in groupby(sorted(self._groups.values(), key=_wave), key=_wave):
+                if stop.is_set():
+                    break
+                groups = list(together)
+                # A pool that loads for minutes, or never gets ready, does not delay the others.
+                optional.append(
+                    asyncio.create_task(self._start([group for group in groups if group.pool.tries is not None]))
+                )
+                await self._start([group for group in groups if group.pool.tries is None])
+            await asyncio.gather(*optional)
+        finally:
+            # Those that still start when a pool that the stack needs has failed: they are stopped with all others.
+            for task in optional:
+                task.cancel()
+            await asyncio.gather(*optional, return_exceptions=True)
 
     async def _start(self, groups: Iterable[_ProcessGroup]) -> None:
         """Start these pools together; all of them are settled when it returns or raises."""

@@ -1,6 +1,6 @@
 """The terminal result of a request: the store keeps it, a wake-up carries it, and the API responds with it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Self, TypeVar
 
@@ -145,6 +145,21 @@ def encode_accepted(accepted: Accepted) -> bytes:
 def encode_wake_up(results: Sequence[Result]) -> bytes:
     """One message for every result that one API instance waits for."""
     return _encode(results)
+
+
+# Results up to this size are sent in the wake-up itself; the waiter reads a larger one from its key, so that no message
+# outgrows the store's buffer for subscribers.
+_WAKE_UP_CONTENT_BYTES = 64 * 1024
+_WAKE_UP_RESULTS = 256
+
+
+def wake_ups(results: Sequence[Result]) -> Iterator[bytes]:
+    """Yield the messages for one API instance; an empty one says that there are results too large to carry."""
+    small = [result for result in results if len(result.content) <= _WAKE_UP_CONTENT_BYTES]
+    for start in range(0, len(small), _WAKE_UP_RESULTS):
+        yield encode_wake_up(small[start : start + _WAKE_UP_RESULTS])
+    if len(small) < len(results):
+        yield encode_wake_up([])
 
 
 def decode_result(raw: bytes) -> Result:

@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 
 from inferlane.errors import ConfigurationError, clipped
-from inferlane.runtime.runfile import write_whole
+from inferlane.runtime.whole_file import write_durably
 
 # Lets people and scanners for leaked secrets recognise a key.
 _PREFIX = "inferlane_"
@@ -150,7 +150,7 @@ def _changing(path: Path) -> Iterator[None]:
 def _write(path: Path, keys: Sequence[ApiKey]) -> None:
     """Replace the file atomically, so that nobody reads half of it; its permissions stay."""
     mode = path.stat().st_mode & 0o777 if path.exists() else _FILE_MODE
-    write_whole(path, "\n".join(_entry(key) for key in keys).encode() or _NO_KEYS, mode=mode)
+    write_durably(path, "\n".join(_entry(key) for key in keys).encode() or _NO_KEYS, mode=mode)
 
 
 def _entry(key: ApiKey) -> str:

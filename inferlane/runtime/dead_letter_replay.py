@@ -13,8 +13,8 @@ from inferlane.contracts.dead_letters import DeadLetter, headers_of, read_dead_l
 from inferlane.contracts.kafka_record import OutRecord, check_size, format_time
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import FALLBACK, FALLEN_BACK_FROM, REQUEST_TYPE, ROLLOUT, RequestHeaders
-from inferlane.contracts.results import CANCELLED, Accepted
-from inferlane.errors import DecodeError, InvalidInputError, InvalidRequestError
+from inferlane.contracts.results import CANCELLED, Accepted, Result
+from inferlane.errors import DecodeError, InvalidInputError, InvalidRequestError, RecordRefusedError
 from inferlane.runtime.kafka.clients import partitions_of, record_limit_bytes
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_reader import read_since
@@ -142,7 +142,8 @@ class Replayer:
         only an operator's replay may do (docs/adr/0004-replay-reopens-a-failed-request.md).
 
         Raises:
-            NotReplayableError: it is not a whole request, or has been answered or cancelled since.
+            NotReplayableError: it is not a whole request, has been answered or cancelled since, or its topic does not
+                take it; then it is `FAILED` again.
             PayloadTooLargeError: it is over the limit of these settings.
             UnavailableError: the store or the broker does not answer; the dead letter can be replayed again.
         """
@@ -159,7 +160,13 @@ class Replayer:
             if held is not None:
                 code = f" ({held.error_code})" if held.error_code else ""
                 raise NotReplayableError(f"it ended {held.status.value}{code} since; nothing is left to answer")
-        await self._producer.send([record])
+        try:
+            await self._producer.send([record])
+        except (InvalidRequestError, RecordRefusedError) as error:
+            if replay.accepted is not None:
+                # It was removed above, and a request that nobody has would be open until its deadline.
+                await self._store.put([Result.failed(headers_of(letter), error, now_s=self._clock.now_s())])
+            raise NotReplayableError(f"it was not taken: {error}") from error
         return replay
 
 

@@ -1,8 +1,8 @@
 """Move the requests that wait for an abandoned version to another version: same ids, one result each."""
 
-import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
@@ -11,11 +11,12 @@ from aiokafka import TopicPartition
 from inferlane.contracts.fallback import is_movable, rerouted_record
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import read_unidentified
-from inferlane.errors import DecodeError, UnavailableError
+from inferlane.errors import DecodeError
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.topic_reader import read_from
 from inferlane.runtime.redis.connection import store_errors
+from inferlane.runtime.repeating import repeat_for_ever
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,12 +87,8 @@ class MovedRequests:
 
     async def read_for_ever(self, model: str, version: str) -> NoReturn:
         """Read every few seconds until cancelled; keep the last state while the store is unavailable."""
-        while True:
-            try:
-                await self.read(model, version)
-            except UnavailableError as error:
-                log.debug("moved_requests_not_read", error=str(error))
-            await asyncio.sleep(_READ_S)
+        read = partial(self.read, model, version)
+        await repeat_for_ever(read, every_s=_READ_S, on_failure="moved_requests_not_read")
 
     def left(self, records: "Sequence[KafkaRecord]", lane: Lane) -> "Sequence[KafkaRecord]":
         """Return the records that were not moved away."""

@@ -11,29 +11,7 @@ import msgspec
 import psutil
 
 from inferlane.errors import UNDECODABLE, ConfigurationError
-
-
-def write_whole(path: Path, content: bytes, *, mode: int) -> None:
-    """Replace the file with `content`, atomically, in a folder that exists.
-
-    The temporary file is always a new one, readable by this user only, never reached through a link, and removed if
-    this fails.
-
-    Raises:
-        OSError: it cannot be written, and is as it was.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            os.fchmod(descriptor, mode)
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
-
+from inferlane.runtime.whole_file import write_whole
 
 # psutil and the kernel round the start of a process; a recycled pid begins much later.
 _SAME_START_S = 0.05

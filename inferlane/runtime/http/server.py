@@ -6,6 +6,7 @@ Programs other than browsers send no origin, and pass. Source: Fetch Metadata, W
 """
 
 import asyncio
+import errno
 import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache, partial
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _STARTUP_TIMEOUT_S = 10.0
 _STARTUP_POLL_S = 0.01
 _BACKLOG = 2048
+_OF_THE_PORT = frozenset({errno.EADDRINUSE, errno.EACCES, errno.EPERM})
 _TICK_S = 1.0
 # Longer than clients and proxies keep an idle connection: the side that closes first may lose a request that is already
 # on its way.
@@ -103,7 +105,7 @@ async def serve_http(  # noqa: PLR0913 - what is served, where, and the limits
     `shares_port`: other processes of ours listen there too, and the system divides the connections among them.
 
     Raises:
-        ConfigurationError: the port cannot be bound.
+        ConfigurationError: the host is no name or address of this machine, or the port cannot be bound.
     """
     try:
         address = ListenAddress.of(host)
@@ -115,7 +117,10 @@ async def serve_http(  # noqa: PLR0913 - what is served, where, and the limits
             dualstack_ipv6=address.is_dual_stack,
         )
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another port.") from error
+        wrong = "port" if error.errno in _OF_THE_PORT else "host"
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error.strerror}. Choose another {wrong}."
+        ) from error
     chosen: dict[str, Any] = {
         "interface": "asgi3",
         "http": limited_protocol(ports, max_body_bytes=max_body_bytes),

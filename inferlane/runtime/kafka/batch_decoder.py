@@ -178,6 +178,7 @@ _GZIP_FRAME = 31
 # The framing of snappy-java (xerial): magic, version, compatible version; then blocks with their length in front.
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16
+_BLOCK_SIZE = struct.Struct(">i")
 _FULL_BUFFER = "failed to write whole buffer"
 
 
@@ -227,8 +228,10 @@ def decompress_snappy(raw: bytes | memoryview, limit_bytes: int) -> bytes:
     parts: list[bytes] = []
     room_bytes, start = limit_bytes, _XERIAL_HEADER_BYTES
     while start < len(data):
-        (size_bytes,) = struct.unpack_from(">i", data, start)
-        start += 4
+        if len(data) - start < _BLOCK_SIZE.size:
+            raise DecodeError("its snappy data ends early")
+        (size_bytes,) = _BLOCK_SIZE.unpack_from(data, start)
+        start += _BLOCK_SIZE.size
         if not 0 < size_bytes <= len(data) - start:
             raise DecodeError("a block of its snappy data has a length that does not fit")
         parts.append(_snappy_block(data[start : start + size_bytes], room_bytes, limit_bytes))

@@ -13,14 +13,17 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.client import ConnectionGroup
 from aiokafka.conn import CloseReason
-from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
+from aiokafka.errors import KafkaConnectionError, KafkaError, RequestTimedOutError
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageBatch
 from aiokafka.producer.sender import SendProduceReqHandler
 
 from inferlane.runtime.kafka.arrivals import WrittenBatch
+
+log = structlog.get_logger(__name__)
 
 # What aiokafka calls the time of a topic whose broker replaces that of the producer.
 _LOG_APPEND_TIME = 1
@@ -122,13 +125,26 @@ class _Request:
 
     def _on_response(self, response: "asyncio.Future[Any]") -> None:
         if response.exception() is None and _is_plain(response.result()):
-            self._handler.handle_response(response.result())
-            self._release()
+            self._settle(response.result())
         else:
             task = asyncio.create_task(self._hand_on(response), name="produce:handed_on")
             _handed_on.add(task)
             task.add_done_callback(_handed_on.discard)
         self._sent.note_answer()
+
+    def _settle(self, response: Any) -> None:
+        """Settle the batches by this response; those that it does not settle fail, and the node is free again."""
+        reason = "the response to their produce request does not name them"
+        try:
+            self._handler.handle_response(response)
+        except Exception as error:
+            log.exception("produce_response_not_read", node=self._node, error=repr(error))
+            reason = f"the response to their produce request cannot be read: {error!r}"
+        for batch in self._batches.values():
+            if not batch.future.done():
+                batch.future.add_done_callback(_read_error)
+                batch.failure(exception=KafkaError(f"these records may not have been written: {reason}"))
+        self._release()
 
     async def _hand_on(self, response: "asyncio.Future[Any]") -> None:
         """Do with this response what aiokafka does."""

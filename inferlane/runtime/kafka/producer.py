@@ -11,6 +11,7 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 
 from inferlane.contracts.kafka_record import OutRecord, check_size
 from inferlane.errors import InferlaneError, PayloadTooLargeError, RecordRefusedError, UnavailableError
+from inferlane.runtime.concurrent import all_done
 from inferlane.runtime.error_remedies import TOO_LARGE, Remedy, remedy_of
 from inferlane.runtime.kafka.arrival_signals import ArrivalSignals
 from inferlane.runtime.kafka.clients import BROKER_ERRORS, broker_errors, record_limit_bytes
@@ -101,11 +102,10 @@ class BatchProducer:
         until_s = asyncio.get_running_loop().time() + self._timeout_s
         groups = [PlacedRecords(topic, partition, numbers, until_s) for (topic, partition), numbers in placed]
         left = await self._send_at_once(groups, records) if groups else ()
-        sends = [self._send_group(group, records, outcomes) for group in left]
-        if len(sends) == 1:
-            await sends[0]
-        elif sends:
-            await asyncio.gather(*sends)
+        if len(left) == 1:
+            await self._send_group(left[0], records, outcomes)
+        elif left:
+            await all_done(self._send_group(group, records, outcomes) for group in left)
         return outcomes
 
     async def _place(

@@ -1,6 +1,6 @@
 """Results in the store: the first terminal write wins; a wake-up is a hint, the stored key is authoritative."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
@@ -16,7 +16,7 @@ from inferlane.contracts.results import (
     decode_accepted,
     encode_accepted,
     encode_result,
-    encode_wake_up,
+    wake_ups,
 )
 from inferlane.errors import UnavailableError, quoted
 from inferlane.runtime.redis.connection import connect, get_many, is_cluster, ping, store_errors
@@ -27,10 +27,6 @@ __all__ = ["ResultStore", "connect", "ping", "store_errors", "without_password"]
 
 # Under a name when two payloads had it.
 _AMBIGUOUS = b""
-# Results up to this size are sent in the wake-up itself; the waiter reads a larger one from its key, so that no message
-# outgrows the store's buffer for subscribers.
-_WAKE_UP_CONTENT_BYTES = 64 * 1024
-_WAKE_UP_RESULTS = 256
 # One command for a batch: one command for each result costs five times the CPU, and a separate wake-up another round
 # trip. The script is all or nothing: a full store refuses its first write. It deletes the mark of acceptance, which
 # lives longer than a result: left behind, it would make an expired result look as if it were still to come.
@@ -65,6 +61,8 @@ redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
 return 1
 """
+# A lost race means that a result came; only another replay of the same request makes room for a second one.
+_REOPEN_TRIES = 5
 _NOBODY: Mapping[str, Sequence[Result]] = MappingProxyType({})
 
 
@@ -102,7 +100,7 @@ class ResultStore:
         """
         if not results:
             return []
-        messages = [(self.wake_up_channel(instance), text) for instance in wake for text in _wake_ups(wake[instance])]
+        messages = [(self.wake_up_channel(instance), text) for instance in wake for text in wake_ups(wake[instance])]
         put = partial(self._put_over_slots if self._is_cluster else self._put_at_once, results, messages)
         async with store_errors(self._redis_url):
             held = await put_despite_damage(self._redis, lambda: [self._result_key(one.key) for one in results], put)
@@ -157,7 +155,7 @@ class ResultStore:
             UnavailableError: the store does not answer.
         """
         async with store_errors(self._redis_url):
-            for message in _wake_ups(results):
+            for message in wake_ups(results):
                 await self._redis.publish(self.wake_up_channel(instance), message)
 
     async def foreign_key(self, name: str) -> str | None:
@@ -249,22 +247,24 @@ class ResultStore:
         client cancelled it.
 
         Raises:
-            UnavailableError: the store does not answer, or a result came in this very moment; try again.
+            UnavailableError: the store does not answer, or others write results of this request again and again.
         """
         key = self._result_key(request_id)
-        async with store_errors(self._redis_url):
-            raw = await self._redis.get(key)
-            held = None if raw is None else readable(_raw(raw), key)
-            if held is not None and (held.status is Status.SUCCEEDED or held.error_code == CANCELLED):
-                return held
-            is_open = await self._reopen(
-                keys=[key, self._accepted_key(request_id)],
-                args=[b"" if raw is None else raw, encode_accepted(accepted), max(1, int(ttl_s))],
-            )
-        if not is_open:
-            raise UnavailableError(f"a result of {quoted(request_id)} came in this very moment; try again")
-        await self._name([request_id] if request_id.startswith(FOREIGN) else [])
-        return None
+        # A result may come between the two calls. The next try sees it.
+        for _ in range(_REOPEN_TRIES):
+            async with store_errors(self._redis_url):
+                raw = await self._redis.get(key)
+                held = None if raw is None else readable(_raw(raw), key)
+                if held is not None and (held.status is Status.SUCCEEDED or held.error_code == CANCELLED):
+                    return held
+                is_open = await self._reopen(
+                    keys=[key, self._accepted_key(request_id)],
+                    args=[b"" if raw is None else raw, encode_accepted(accepted), max(1, int(ttl_s))],
+                )
+            if is_open:
+                await self._name([request_id] if request_id.startswith(FOREIGN) else [])
+                return None
+        raise UnavailableError(f"results of {quoted(request_id)} come and go: others replay it too; try again later")
 
     async def forget(self, request_id: str) -> None:
         """Remove everything that is stored of a request.
@@ -284,15 +284,6 @@ class ResultStore:
         async with store_errors(self._redis_url):
             raw = await self._redis.get(self._accepted_key(request_id))
         return None if raw is None else decode_accepted(_raw(raw))
-
-
-def _wake_ups(results: Sequence[Result]) -> Iterator[bytes]:
-    """The messages for one API instance; an empty one says that there are results too large to carry."""
-    small = [result for result in results if len(result.content) <= _WAKE_UP_CONTENT_BYTES]
-    for start in range(0, len(small), _WAKE_UP_RESULTS):
-        yield encode_wake_up(small[start : start + _WAKE_UP_RESULTS])
-    if len(small) < len(results):
-        yield encode_wake_up([])
 
 
 def _raw(value: bytes | str) -> bytes:

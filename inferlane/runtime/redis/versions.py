@@ -4,8 +4,8 @@ While a catalogue changes, replicas hold different states of it for a time. A ro
 version that its catalogue lacks while a worker of that version reports itself.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
@@ -14,8 +14,9 @@ from redis.asyncio import Redis
 from inferlane.contracts.naming import Names
 from inferlane.contracts.traffic_split import Served
 from inferlane.contracts.windows import Slot, WindowReport, decode_slot, encode_slot, report, slot_indices
-from inferlane.errors import UnavailableError, clipped
+from inferlane.errors import clipped
 from inferlane.runtime.redis.connection import get_many, store_errors
+from inferlane.runtime.repeating import repeat_for_ever
 
 if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
@@ -80,21 +81,12 @@ class ServedVersions:
 
     async def say_for_ever(self, model: str, version: str, *, default_version: str) -> NoReturn:
         """Report every few seconds until cancelled; retry while the store is unavailable."""
-        while True:
-            try:
-                await self.say(model, version, default_version=default_version)
-            except UnavailableError as error:
-                log.debug("served_version_not_said", error=str(error))
-            await asyncio.sleep(_SAY_S)
+        say = partial(self.say, model, version, default_version=default_version)
+        await repeat_for_ever(say, every_s=_SAY_S, on_failure="served_version_not_said")
 
     async def read_for_ever(self) -> NoReturn:
         """Read every few seconds until cancelled; keep the last state while the store is unavailable."""
-        while True:
-            try:
-                await self.read()
-            except UnavailableError as error:
-                log.debug("served_versions_not_read", error=str(error))
-            await asyncio.sleep(_SAY_S)
+        await repeat_for_ever(self.read, every_s=_SAY_S, on_failure="served_versions_not_read")
 
 
 _MAX_REASON_CHARS = 2_000

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from control_plane.cli import up_command
 from control_plane.cli.main import command_line
+from control_plane.local import detached_stack
 from control_plane.local.detached_stack import ready_lines, stop_detached
 from control_plane.local.profile import AutoscaleOptions, StackOptions, stack_profile
 from inferlane.runtime.config import load_settings
@@ -154,3 +155,21 @@ def test_a_detached_stack_has_the_options_of_its_command(monkeypatch: pytest.Mon
         ran = CliRunner().invoke(command_line(), ["up", *up_command._arguments(options)])
         assert ran.exit_code == 0, ran.output
         assert seen.pop() == options
+
+
+def test_a_process_that_ends_just_before_its_signal_does_not_end_the_command(
+    bystander: psutil.Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the look at the signal: `inferlane down` ended with a traceback, and the rest of the stack ran on."""
+    record = record_of(bystander, born_s=bystander.create_time())
+    found = detached_stack.same_process
+
+    def end_after_the_look(pid: int, create_time_s: float) -> psutil.Process | None:
+        process = found(pid, create_time_s)
+        if process is not None:
+            process.kill()
+            process.wait()
+        return process
+
+    monkeypatch.setattr(detached_stack, "same_process", end_after_the_look)
+    assert stop_detached(record, wait_s=WAIT_S) == ("router",)

@@ -252,6 +252,30 @@ async def test_a_process_that_fails_at_start_stops_the_stack_and_shows_its_log(s
     assert psutil.Process().children() == []
 
 
+async def test_a_start_that_fails_leaves_no_task_of_a_pool_that_still_starts(stage: Stage) -> None:
+    def never_ready(number: int) -> ProcessSpec:
+        async def is_ready() -> bool:
+            return False
+
+        return dataclasses.replace(stage.spec(f"slow-{number}"), is_ready=is_ready)
+
+    slow = Pool(name="slow", rank=0, tries=3, make=never_ready)
+    bad = Pool(name="bad", rank=1, make=lambda n: stage.spec(f"bad-{n}", program="raise SystemExit(3)"))
+    supervisor = Supervisor([slow, bad], backoff=Backoff(first_s=0.01), on_change=stage.changed.set)
+    before = asyncio.all_tasks()
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(StartError):
+            await started(supervisor, stage)
+    assert asyncio.all_tasks() == before
+
+
+async def started(supervisor: Supervisor, stage: Stage) -> None:
+    async def when_ready() -> None:
+        pytest.fail("it became ready")
+
+    await supervisor.run(stage.stop, when_ready=when_ready)
+
+
 async def test_a_failed_scale_leaves_the_pool_as_it_was(stage: Stage) -> None:
     programs = iter([DIARY, "raise SystemExit(3)", DIARY])
     pool = Pool(name="a", rank=0, make=lambda n: stage.spec(f"a-{n}", program=next(programs)))

@@ -61,6 +61,13 @@ def test_what_ends_early_is_an_error_or_a_part(deflate: Callable, inflate: Calla
     assert raw.startswith(found)
 
 
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_snappy_that_ends_within_the_size_of_a_block_is_refused(left: int) -> None:
+    whole = snappy_encode(b"x" * 1_000)
+    with pytest.raises(DecodeError, match="ends early"):
+        decompress_snappy(whole + bytes(left), 1_000_000)
+
+
 @pytest.mark.parametrize("inflate", [decompress_gzip, decompress_snappy, decompress_lz4, decompress_zstd])
 @given(raw=st.binary(max_size=300))
 def test_any_bytes_are_an_error_or_within_the_limit(inflate: Callable, raw: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.client import ConnectionGroup
-from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import BaseHandler, Sender, SendProduceReqHandler
 from aiokafka.structs import PartitionMetadata
@@ -115,6 +115,30 @@ async def test_while_a_request_is_under_way_the_next_batch_waits_and_then_goes(
     async with asyncio.timeout(LIMIT_S):
         await later
     assert len(connection.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        SimpleNamespace(API_VERSION=7, topics=[]),
+        SimpleNamespace(API_VERSION=7, topics=[("another", [(0, TAKEN, 5, -1, 0)])]),
+        SimpleNamespace(API_VERSION=7, topics=[("topic", [(0, TAKEN)])]),
+    ],
+    ids=["empty", "another topic", "short"],
+)
+async def test_a_response_that_does_not_settle_a_batch_fails_it_and_frees_the_node(
+    made: tuple[DirectProducer, Connection], odd: Any
+) -> None:
+    """The node stayed in use for ever, and every later record for it ran into its timeout without a line in the log."""
+    producer, connection = made
+    sent = producer.send_at_once({ONE: built(producer, b"first")})
+    assert sent is not None
+    (await connection.next_response()).set_result(odd)
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(KafkaError, match="may not have been written"):
+            await sent.futures[ONE]
+        await sent.wait(LIMIT_S)
+    assert producer.send_at_once({ONE: built(producer, b"second")}) is not None
 
 
 async def test_a_batch_that_waits_already_stays_in_front(made: tuple[DirectProducer, Connection]) -> None:

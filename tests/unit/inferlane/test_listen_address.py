@@ -1,12 +1,14 @@
 """Where a server listens: `::` takes IPv4 too, and a name is bound at the address that its clients are told."""
 
 import asyncio
+import re
 import socket
 from typing import Any
 
 import pytest
 
-from control_plane.local.profile import is_free
+from control_plane.local.profile import claim_port, is_free
+from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.http.listen_address import ListenAddress
 from inferlane.runtime.http.local_get import local_get
@@ -75,3 +77,20 @@ def test_a_name_with_both_is_bound_at_its_address_of_ipv4(monkeypatch: pytest.Mo
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
     assert ListenAddress.of("localhost") == ListenAddress(family=socket.AF_INET, host="127.0.0.1")
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "no-such-host.invalid"])
+async def test_a_host_that_is_no_name_is_refused_with_it(host: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"cannot listen on {re.escape(host)}:0: .+\. Choose another host\."):
+        async with serving(host):
+            pass
+    with pytest.raises(ConfigurationError, match=re.escape(host)):
+        claim_port(1, host=host, remedy="choose another")
+
+
+async def test_a_port_that_is_taken_is_refused_with_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=rf":{port}: .+\. Choose another port\."):
+            async with serving("127.0.0.1", port):
+                pass

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from inferlane.runtime.runfile import write_whole
+from inferlane.runtime.whole_file import write_durably, write_whole
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644], ids=oct)
@@ -44,3 +44,32 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert precious.read_bytes() == b"precious"
     assert path.read_bytes() == b"new"
     assert not path.is_symlink()
+
+
+def test_a_write_that_is_interrupted_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fchmod", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "file", b"new", mode=0o644)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_durable_file_is_on_the_disk_before_it_has_its_name_and_its_name_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut a file that was only renamed may be empty: all API keys were gone."""
+    path = tmp_path / "keys"
+    write_whole(path, b"old", mode=0o600)
+    flushed: list[tuple[bytes, bytes]] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        target = Path(f"/proc/self/fd/{descriptor}").readlink()
+        flushed.append((target.read_bytes() if target.is_file() else b"the folder", path.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", note)
+    write_durably(path, b"new", mode=0o600)
+    assert flushed == [(b"new", b"old"), (b"the folder", b"new")]
