@@ -6,7 +6,9 @@ of the environment is used, and of an answer a few kilobytes are read at most, f
 
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from http import HTTPStatus
@@ -18,6 +20,7 @@ from yarl import URL
 from inferlane import __version__
 from inferlane.contracts.callback_addresses import Network, check_address
 from inferlane.errors import CallbackRefusedError, clipped
+from inferlane.runtime.http.answer_body import read_up_to
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,13 +120,10 @@ class HttpSender:
     @staticmethod
     async def _read_rest(answer: aiohttp.ClientResponse) -> None:
         """Read a short answer whole; the status is what counts, so one that stops in the middle is no failure."""
-        try:
-            left = _MAX_ANSWER_BYTES
-            while left > 0 and (chunk := await answer.content.read(left)):
-                left -= len(chunk)
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            left = 0
-        if left <= 0:
+        body: bytes | None = None
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            body = await read_up_to(answer, _MAX_ANSWER_BYTES)
+        if body is None:
             answer.close()
 
     def _socket(self, address_info: Any) -> socket.socket:
@@ -149,6 +149,9 @@ def wait_of(retry_after: str, *, now_s: float) -> float:
     if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after[:_MAX_WAIT_DIGITS])
     try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now_s)
+        until = parsedate_to_datetime(retry_after)
+        # The oldest of the three forms names no zone.
+        until = until if until.tzinfo else until.replace(tzinfo=UTC)
+        return max(0.0, until.timestamp() - now_s)
     except (ValueError, OverflowError):
         return 0.0

@@ -103,7 +103,9 @@ class Receivers:
         receiver = self._known.get(host)
         if receiver is not None:
             receiver.is_failing = not succeeded
-            receiver.rests_until_s = self._clock.monotonic_s() + rest_s
+            # A call that ends beside it, and is asked for no rest, ends none.
+            asked_before_s = 0.0 if succeeded else receiver.rests_until_s
+            receiver.rests_until_s = max(asked_before_s, self._clock.monotonic_s() + rest_s)
             self._known.move_to_end(host)
 
     def note_gone(self, url: str) -> None:

@@ -155,7 +155,9 @@ class LocalStack:
 
     def _restart_api(self) -> None:
         log.info("api_restarting")
-        self._tasks.append(asyncio.create_task(self._supervisor.restart("api"), name="stack:restart"))
+        restart = asyncio.create_task(self._supervisor.restart("api"), name="stack:restart")
+        self._tasks.append(restart)
+        restart.add_done_callback(self._tasks.remove)
 
     def _make_autoscaler(self, options: StackOptions) -> Autoscaler | None:
         if options.autoscale is None:

@@ -149,13 +149,15 @@ def parse_time(raw: bytes) -> float:
     return moment.timestamp()
 
 
-_TRACE_ID = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACE_IDS = rb"-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+# A later version may add fields, which are kept as they came, up to a limit.
+_TRACE_PARENT = re.compile(rb"00" + _TRACE_IDS + rb"|(?!00|ff)[0-9a-f]{2}" + _TRACE_IDS + rb"(?:-[!-~]{0,200})?")
 
 
 def trace_id_of(trace_parent: bytes | None) -> str | None:
     """Return the trace id of a `traceparent` header, None if there is none. Source: W3C Trace Context, section 3.2."""
-    found = _TRACE_ID.fullmatch(trace_parent or b"")
-    return found.group(1).decode() if found else None
+    found = _TRACE_PARENT.fullmatch(trace_parent or b"")
+    return (found[1] or found[2]).decode() if found else None
 
 
 def valid_trace_parent(raw: bytes | None) -> bytes | None:
@@ -163,4 +165,4 @@ def valid_trace_parent(raw: bytes | None) -> bytes | None:
 
     What is kept travels on to results, so it must not have any length.
     """
-    return raw if raw and _TRACE_ID.fullmatch(raw) else None
+    return raw if raw and _TRACE_PARENT.fullmatch(raw) else None

@@ -39,7 +39,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
 _UNITS = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _STEP = re.compile(
     r"(?P<shadow>shadow\s+)?(?P<percent>\d+(?:\.\d+)?)\s*%?"
-    r"(?:\s+for\s+(?:(?P<requests>[\d_,]+)\s+requests|(?P<time>\d+(?:\.\d+)?\s*[smhd])))?"
+    r"(?:\s+for\s+(?:(?P<requests>\d[\d_,]*)\s+requests|(?P<time>\d+(?:\.\d+)?\s*[smhd])))?"
 )
 DEFAULT_STEPS = ("1%", "5%", "25%", "50%", "100%")
 # More values, or values deeper inside others, than any rollout has. YAML's aliases write a billion of them in a line.
@@ -269,9 +269,19 @@ def seconds_of(given: str | float) -> float:
 
 def words_of(step: Step) -> str:
     """Return a step as a person writes it."""
-    words = f"shadow {100 * step.shadow:g}%" if step.shadow else f"{100 * step.weight:g}%"
+    words = f"shadow {_digits(100 * step.shadow)}%" if step.shadow else f"{_digits(100 * step.weight)}%"
     if step.min_requests is not None:
         words += f" for {step.min_requests} requests"
     elif step.min_time_s is not None:
-        words += f" for {step.min_time_s:g}s"
+        words += f" for {_duration(step.min_time_s)}"
     return words
+
+
+def _duration(seconds: float) -> str:
+    unit = next(unit for unit in ("d", "h", "m", "s") if unit == "s" or (seconds and not seconds % _UNITS[unit]))
+    return f"{_digits(seconds / _UNITS[unit])}{unit}"
+
+
+def _digits(number: float) -> str:
+    """Return the number without an exponent, which no step is written with."""
+    return f"{number:.10f}".rstrip("0").rstrip(".")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inferlane.contracts.naming import Names
-    from inferlane.contracts.rollout import RolloutState
+    from inferlane.contracts.rollout import RolloutSpec, RolloutState
     from inferlane.contracts.windows import Slot
     from inferlane.runtime.kafka.producer import BatchProducer
     from inferlane.runtime.redis.result_store import ResultStore
@@ -102,6 +102,12 @@ class CandidateWatch:
         """Close the client."""
         await self._reader.close()
 
+    def forget(self, state: "RolloutState") -> None:
+        """Forget a rollout of which nothing is left to do."""
+        self._sent.pop(state.id, None)
+        for waiting in self._subscriptions(state.spec).values():
+            self._ages.pop(waiting, None)
+
     async def send_probe(self, state: "RolloutState") -> None:
         """See to it that the probe is in the topic: once for each term and each wait, and again if it failed."""
         wait = (state.generation, state.phase_since_s)
@@ -122,9 +128,8 @@ class CandidateWatch:
         return await self._with_probe(state, pool) if state.awaits_probe else pool
 
     async def _with_backlog(self, state: "RolloutState", pool: CandidatePool) -> CandidatePool:
-        spec, names = state.spec, self._names
-        group = names.worker_group(spec.model, spec.candidate)
-        lanes = {lane: Subscription(names.work_topic(spec.model, spec.candidate, lane), group) for lane in Lane}
+        spec = state.spec
+        lanes = self._subscriptions(spec)
         try:
             async with asyncio.timeout(_READ_WITHIN_S):
                 found = await self._reader.read_partitions(list(lanes.values()))
@@ -146,6 +151,10 @@ class CandidateWatch:
             waits_s=max(ages.values(), default=0.0),
             deadline_s=deadline_s,
         )
+
+    def _subscriptions(self, spec: "RolloutSpec") -> dict[Lane, Subscription]:
+        names, group = self._names, self._names.worker_group(spec.model, spec.candidate)
+        return {lane: Subscription(names.work_topic(spec.model, spec.candidate, lane), group) for lane in Lane}
 
     async def _with_probe(self, state: "RolloutState", pool: CandidatePool) -> CandidatePool:
         try:

@@ -45,6 +45,11 @@ class Clearance:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def forget(self, rollout: str) -> None:
+        """Forget a rollout of which nothing is left to do."""
+        self._moves.pop(rollout, None)
+        self._retries.pop(rollout, None)
+
     def is_backlog_done(self, state: RolloutState, pool: "CandidatePool", *, now_s: float) -> bool:
         """Whether nothing of the candidate's backlog is left to wait for; begins to move it where that is due."""
         if state.phase is not Phase.ROLLING_BACK:

@@ -232,7 +232,10 @@ class RolloutHost:
             after = await self._tell(after)
         if self._is_done(after):
             self._held.pop(state.id, None)
-            self._outside.forget(state.id)
+            self._written_s.pop(state.id, None)
+            for part in (self._outside, self._clearance):
+                part.forget(state.id)
+            self._watch.forget(state)
 
     async def _tell(self, state: RolloutState) -> RolloutState:
         """The state once its receivers will be told of it; the state is written first, and nobody is told of less."""

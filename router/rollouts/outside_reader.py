@@ -15,6 +15,7 @@ import structlog
 from inferlane.contracts.outcome_token import day_of
 from inferlane.contracts.rollout import Check, RolloutState
 from inferlane.errors import UNDECODABLE, InferlaneError, clipped
+from inferlane.runtime.http.answer_body import read_up_to
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_UNREAD
 from inferlane.runtime.redis.feedback_store import QUALITY, REWARD, FeedbackStore
 from router.rollouts.outside_checks import FeedbackReading, MetricReading, Reading, feedback_reading
@@ -32,6 +33,7 @@ _READ_S = 5.0
 _OLD_S = 60.0
 _TIMEOUT_S = 10.0
 _MAX_ANSWER_BYTES = 1024 * 1024
+_TOO_LARGE = MetricReading(missing="the answer of Prometheus is larger than 1 MiB; the query must have one series")
 # The most days of feedback that are compared; of an older rollout, the newest days.
 _MAX_DAYS = 31
 _KINDS = {Check.QUALITY: QUALITY, Check.REWARD: REWARD}
@@ -55,8 +57,8 @@ class PrometheusReader:
                 aiohttp.ClientSession(timeout=timeout, trust_env=False, headers=self._headers) as session,
                 session.post(f"{self._url}/api/v1/query", data={"query": query}, allow_redirects=False) as answer,
             ):
-                raw = await answer.content.read(_MAX_ANSWER_BYTES)
-                return _reading_of(answer.status, raw)
+                raw = await read_up_to(answer, _MAX_ANSWER_BYTES)
+                return _TOO_LARGE if raw is None else _reading_of(answer.status, raw)
         except TimeoutError:
             return MetricReading(missing=f"Prometheus did not answer within {_TIMEOUT_S:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:

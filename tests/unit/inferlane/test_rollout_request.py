@@ -126,11 +126,30 @@ def test_what_is_taken_can_be_read_by_whoever_decides(asked: dict[str, Any]) -> 
     assert decode_rollout(key_of(command), encode_rollout(command)) == command
 
 
-@given(st.integers(1, 100), st.booleans(), st.one_of(st.none(), st.integers(0, 10**6)))
-def test_a_step_is_read_as_it_is_written(percent: int, is_shadow: bool, requests: int | None) -> None:
-    share = percent / 100
-    step = Step(shadow=share, min_requests=requests) if is_shadow else Step(weight=share, min_requests=requests)
-    assert read_step(words_of(step)) == step
+LASTS = st.one_of(
+    st.just({}),
+    st.integers(0, 10**6).map(lambda requests: {"min_requests": requests}),
+    st.integers(0, 366 * 86_400 * 4).map(lambda quarters: {"min_time_s": min(quarters / 4, 366 * 86_400.0)}),
+)
+
+
+@given(st.integers(1, 10**9), st.booleans(), LASTS)
+def test_a_step_is_read_as_it_is_written(parts: int, is_shadow: bool, lasts: dict[str, Any]) -> None:
+    share = parts / 10**9
+    step = read_step(words_of(Step(shadow=share, **lasts) if is_shadow else Step(weight=share, **lasts)))
+    assert (step.shadow if is_shadow else step.weight) == pytest.approx(share, rel=1e-12)
+    assert (step.weight if is_shadow else step.shadow) == 0
+    assert {"min_requests": step.min_requests, "min_time_s": step.min_time_s} == {
+        "min_requests": None,
+        "min_time_s": None,
+        **lasts,
+    }
+
+
+@pytest.mark.parametrize("text", ["5% for ___ requests", "5% for , requests"])
+def test_a_count_without_a_digit_is_none(text: str) -> None:
+    with pytest.raises(InvalidRolloutError):
+        read_step(text)
 
 
 @given(st.text(max_size=30))

@@ -1,6 +1,9 @@
 """The reader of Prometheus, on a real HTTP server that says what a Prometheus, or something else, may say."""
 
+import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -51,6 +54,26 @@ async def test_the_value_of_the_one_series_is_read_with_the_query_and_the_token(
 
     assert await read(answer, token="t0ken") == MetricReading(value=0.25)  # noqa: S106 - of this test
     assert seen == [({"query": "my_query"}, "Bearer t0ken")]
+
+
+@pytest.mark.parametrize("padding", [0, 2 * 1024 * 1024], ids=["in two parts", "too large"])
+async def test_an_answer_is_read_whole_or_refused_by_its_size(padding: int) -> None:
+    """Guards `read_up_to`: what had come of an answer was taken for the whole, and its rest for no Prometheus."""
+    text = json.dumps(vector("0.25")).encode() + b" " * padding
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(text[:20])
+        # The client reads what there is before the rest is sent.
+        await asyncio.sleep(0.05)
+        with suppress(ConnectionError):
+            await response.write(text[20:])
+        return response
+
+    found = await read(answer)
+    assert found.value == (None if padding else 0.25)
+    assert ("1 MiB" in found.missing) is bool(padding)
 
 
 async def test_a_scalar_is_a_value_too() -> None:

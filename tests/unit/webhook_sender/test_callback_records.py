@@ -1,5 +1,8 @@
 """Records of callbacks: what is written is read again, through any number of retries and a dead letter."""
 
+import time
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -48,6 +51,16 @@ def test_a_receiver_that_names_a_time_gets_the_first_stage_that_is_as_long() -> 
     assert [stage_after(wait_s, 5.0) for wait_s in waits] == [1, 1, 2, 3, 4, 5, 5]
 
 
+@pytest.fixture
+def in_new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The local time is hours behind UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 @pytest.mark.parametrize(
     ("said", "wait_s"),
     [
@@ -60,9 +73,11 @@ def test_a_receiver_that_names_a_time_gets_the_first_stage_that_is_as_long() -> 
         ("9" * 400, 999_999_999.0),
         ("Thu, 01 Jan 1970 00:02:00 GMT", 20.0),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Thu Jan  1 00:02:00 1970", 20.0),
         ("Thu, 99 Jan 1970 00:00:00 GMT", 0.0),
     ],
 )
+@pytest.mark.usefixtures("in_new_york")
 def test_what_a_retry_after_asks_for(said: str, wait_s: float) -> None:
     assert wait_of(said, now_s=100.0) == wait_s
 

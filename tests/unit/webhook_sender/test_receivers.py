@@ -51,6 +51,16 @@ async def test_a_receiver_that_named_a_time_is_not_tried_before() -> None:
         assert probe is Room.FREE
 
 
+async def test_a_call_that_fails_beside_ends_no_rest_that_was_asked_for() -> None:
+    clock = FakeClock()
+    receivers = make_receivers(clock)
+    async with receivers.room("a"), receivers.room("a"):
+        receivers.note("a", succeeded=False, rest_s=60.0)
+        receivers.note("a", succeeded=False)
+    async with receivers.room("a") as early:
+        assert early is Room.FAILING
+
+
 async def test_a_call_that_waited_is_not_made_when_the_one_before_it_failed() -> None:
     receivers = make_receivers()
     async with AsyncExitStack() as held:
