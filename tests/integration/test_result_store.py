@@ -43,6 +43,17 @@ async def test_a_full_store_refuses_a_result_and_keeps_the_mark_of_acceptance(ur
         assert await store.accepted("full") is None
 
 
+async def test_a_request_that_has_its_result_gets_no_mark_of_acceptance(url: str) -> None:
+    """Guards `_MARK`: the mark outlived the result, and an answered request read QUEUED and EXPIRED then."""
+    async with connect(url) as redis:
+        store = ResultStore(redis, redis_url=url, result_ttl_s=60, names=Names())
+        await store.put([result("answered")])
+        await store.mark_accepted("answered", ACCEPTED, ttl_s=60)
+        assert await store.accepted("answered") is None
+        await store.mark_accepted("open", ACCEPTED, ttl_s=60)
+        assert await store.accepted("open") == ACCEPTED
+
+
 @pytest.mark.parametrize(("size_bytes", "tasks"), [(100, 0), (100_000, 1)])
 async def test_a_small_command_is_sent_without_a_task(url: str, size_bytes: int, tasks: int) -> None:
     """Guards `send_packed_command`; a command that the socket may not take at once still has a time limit."""

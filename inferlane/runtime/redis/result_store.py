@@ -21,46 +21,13 @@ from inferlane.contracts.results import (
 from inferlane.errors import UnavailableError, quoted
 from inferlane.runtime.redis.connection import connect, get_many, is_cluster, ping, store_errors
 from inferlane.runtime.redis.damaged_results import despite_wrong_types, put_despite_damage, readable
+from inferlane.runtime.redis.result_scripts import MARK, PUT, REOPEN, SHORTEN
 from inferlane.runtime.redis.url import without_password
 
 __all__ = ["ResultStore", "connect", "ping", "store_errors", "without_password"]
 
 # Under a name when two payloads had it.
 _AMBIGUOUS = b""
-# One command for a batch: one command for each result costs five times the CPU, and a separate wake-up another round
-# trip. The script is all or nothing: a full store refuses its first write. It deletes the mark of acceptance, which
-# lives longer than a result: left behind, it would make an expired result look as if it were still to come.
-# KEYS: of the results, then of the marks. ARGV: the seconds to live, the results, then a channel and a message for each
-# wake-up.
-_PUT = """
-local count, held, is_first = #KEYS / 2, {}, true
-for i = 1, count do
-  held[i] = redis.call('SET', KEYS[i], ARGV[i + 1], 'NX', 'GET', 'EX', ARGV[1])
-  redis.call('DEL', KEYS[count + i])
-  is_first = is_first and not held[i]
-end
-if is_first then
-  for i = count + 2, #ARGV, 2 do
-    redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
-  end
-end
-return held
-"""
-# KEYS: of results. ARGV: the most seconds that they may live from now on.
-_SHORTEN = """
-for _, key in ipairs(KEYS) do
-  redis.call('EXPIRE', key, ARGV[1], 'LT')
-end
-"""
-# KEYS: of the result and of the mark. ARGV: the result as it was looked at, empty for none; the mark; its seconds.
-_REOPEN = """
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then
-  return 0
-end
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[3])
-return 1
-"""
 # A lost race means that a result came; only another replay of the same request makes room for a second one.
 _REOPEN_TRIES = 5
 _NOBODY: Mapping[str, Sequence[Result]] = MappingProxyType({})
@@ -73,9 +40,10 @@ class ResultStore:
         self._redis = redis
         self._redis_url = redis_url
         self._ttl_s = int(result_ttl_s)
-        self._put = redis.register_script(_PUT)
-        self._shorten = redis.register_script(_SHORTEN)
-        self._reopen = redis.register_script(_REOPEN)
+        self._put = redis.register_script(PUT)
+        self._shorten = redis.register_script(SHORTEN)
+        self._mark = redis.register_script(MARK)
+        self._reopen = redis.register_script(REOPEN)
         self._names = names
         self._is_cluster = is_cluster(redis)
         # The key of the result of a foreign id; empty once two payloads had the same name.
@@ -234,11 +202,14 @@ class ResultStore:
     async def mark_accepted(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> None:
         """Remember that a request was accepted, so that any replica can tell it from one never seen.
 
+        A request that has its result gets no mark: nobody would delete it.
+
         Raises:
             UnavailableError: the store does not answer.
         """
+        keys = [self._result_key(request_id), self._accepted_key(request_id)]
         async with store_errors(self._redis_url):
-            await self._redis.set(self._accepted_key(request_id), encode_accepted(accepted), ex=max(1, int(ttl_s)))
+            await self._mark(keys=keys, args=[encode_accepted(accepted), max(1, int(ttl_s))])
 
     async def reopen(self, request_id: str, accepted: Accepted, *, ttl_s: float) -> Result | None:
         """Remove a failed or expired result and mark the request accepted, atomically: only a replay may do this.
