@@ -44,6 +44,7 @@ class Operation(StrEnum):
 
     CREATE = "Create"
     DESCRIBE = "Describe"
+    DESCRIBE_CONFIGS = "DescribeConfigs"
     READ = "Read"
     WRITE = "Write"
 
@@ -159,7 +160,8 @@ class _Granting:
         callbacks = [names.callbacks, *self._callback_retries()]
         created = [*shared, *tables, *callbacks, *self._work_topics(Lane)]
         return [
-            *_topics(created, Operation.CREATE, Operation.DESCRIBE),
+            # `inferlane doctor` compares their settings.
+            *_topics(created, Operation.CREATE, Operation.DESCRIBE, Operation.DESCRIBE_CONFIGS),
             # `inferlane models add`, `retire` and `default`.
             *_topics([names.catalog], Operation.READ, Operation.WRITE),
             # Replays and bulk jobs; recorded requests for a version under trial, and a backlog that is moved.
@@ -206,7 +208,13 @@ def _merged(rights: Iterable[Right]) -> tuple[Right, ...]:
 
 # Numbers of Kafka's protocol (org.apache.kafka.common.acl and .resource).
 _RESOURCES = {Resource.TOPIC: 2, Resource.GROUP: 3}
-_OPERATIONS = {Operation.READ: 3, Operation.WRITE: 4, Operation.CREATE: 5, Operation.DESCRIBE: 8}
+_OPERATIONS = {
+    Operation.READ: 3,
+    Operation.WRITE: 4,
+    Operation.CREATE: 5,
+    Operation.DESCRIBE: 8,
+    Operation.DESCRIBE_CONFIGS: 10,
+}
 _LITERAL, _ALLOW, _ANY_HOST = 3, 3, "*"
 
 

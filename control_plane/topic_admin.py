@@ -9,9 +9,10 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from control_plane.topic_settings import read_topic_settings, refuse_harmful
 from inferlane.contracts.naming import CALLBACK_STAGES, Lane
 from inferlane.errors import UnavailableError
-from inferlane.runtime.kafka.clients import make_admin, record_limit_bytes
+from inferlane.runtime.kafka.clients import broker_errors, make_admin, record_limit_bytes
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
@@ -117,6 +118,27 @@ async def create_topics(
     finally:
         await admin.close()
     return tuple(spec.name for spec in missing)
+
+
+async def check_existing(
+    kafka: "KafkaSettings", names: "Names", webhooks: "WebhookSettings", versions: Iterable[tuple[str, str]]
+) -> None:
+    """Return if no existing topic has settings that lose or refuse records, as far as the broker tells them.
+
+    Raises:
+        UnavailableError: the broker does not answer.
+        ConfigurationError: one has.
+    """
+    specs = topic_specs(kafka, names, webhooks, versions)
+    admin = make_admin(kafka)
+    with broker_errors(kafka.bootstrap_servers):
+        try:
+            await admin.start()
+            existing = set(await admin.list_topics())
+            found = await read_topic_settings(admin, [spec.name for spec in specs if spec.name in existing])
+        finally:
+            await admin.close()
+    refuse_harmful({spec.name: spec.config for spec in specs}, found)
 
 
 async def _create(admin: AIOKafkaAdminClient, kafka: "KafkaSettings", missing: list[TopicSpec]) -> None:

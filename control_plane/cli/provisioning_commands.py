@@ -8,7 +8,7 @@ from rich.table import Table
 from control_plane.broker_acls import rights_by_service, user_name
 from control_plane.cli.console import out, reachable_settings, run_work, write_json
 from inferlane.contracts.naming import check_model_name, check_version_name
-from inferlane.errors import ConfigurationError, InvalidNameError, quoted
+from inferlane.errors import ConfigurationError, InferlaneError, InvalidNameError, quoted
 
 # The Kafka client and the catalog are loaded by the command that needs them (PLC0415).
 # ruff: noqa: PLC0415
@@ -67,14 +67,18 @@ topics_app = typer.Typer(no_args_is_help=True, help="Create and list the topics 
 
 @topics_app.command("create")
 def topics_create(version: NamedVersions = None) -> None:
-    """Create the topics that do not exist yet; existing ones stay as they are."""
-    from control_plane.topic_admin import create_topics
+    """Create the topics that do not exist yet; existing ones stay as they are, and harmful settings are named."""
+    from control_plane.topic_admin import check_existing, create_topics
 
     settings = reachable_settings()
-    created = run_work(
-        create_topics(settings.kafka, settings.stack.names, settings.webhooks, chosen_versions(settings.stack, version))
-    )
+    wanted = (settings.kafka, settings.stack.names, settings.webhooks, chosen_versions(settings.stack, version))
+    created = run_work(create_topics(*wanted))
     out.print(f"created {len(created)} topics" + "".join(f"\n  {name}" for name in created))
+    try:
+        run_work(check_existing(*wanted))
+    except InferlaneError as error:
+        # What was to be created is there: whoever waits for that goes on.
+        out.print(f"existing topics stay as they are. {error}", markup=False, soft_wrap=True)
 
 
 @topics_app.command("list")

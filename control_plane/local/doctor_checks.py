@@ -14,6 +14,7 @@ from control_plane.local.profile import holder_of, is_free
 from control_plane.local.readiness import failing_checks
 from control_plane.local.stack_report import folder_fault
 from control_plane.topic_admin import topic_specs
+from control_plane.topic_settings import read_topic_settings, refuse_harmful
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import ConfigurationError, StoreFullError, UnavailableError
 from inferlane.runtime.kafka.clients import broker_errors, make_admin
@@ -57,7 +58,7 @@ async def check_topics(
 
     Raises:
         UnavailableError: the broker does not answer, or topics are missing.
-        ConfigurationError: a topic has fewer partitions.
+        ConfigurationError: a topic has fewer partitions, or settings that lose or refuse records.
     """
     expected = topic_specs(kafka, names, webhooks, [(target.model, target.version) for target in targets])
     admin = make_admin(kafka)
@@ -67,6 +68,7 @@ async def check_topics(
             existing = set(await admin.list_topics())
             present = [spec.name for spec in expected if spec.name in existing]
             described = await admin.describe_topics(present) if present else []
+            configs = await read_topic_settings(admin, present)
         finally:
             await admin.close()
     if missing := [spec.name for spec in expected if spec.name not in existing]:
@@ -81,12 +83,15 @@ async def check_topics(
             f"partitions: {'; '.join(fewer)}. Add partitions to the topics, or set INFERLANE_INGRESS_PARTITIONS and "
             "INFERLANE_WORK_PARTITIONS to what they have."
         )
+    refuse_harmful({spec.name: spec.config for spec in expected}, configs)
     more = [
         f"{spec.name} has {partitions[spec.name]} partitions, more than the {spec.partitions} of the settings"
         for spec in expected
         if partitions[spec.name] > spec.partitions
     ]
-    return "; ".join([f"{len(expected)} topics", *more])
+    hidden = len([spec for spec in expected if spec.name not in configs])
+    unseen = [f"the broker does not tell the settings of {hidden} of them"] if hidden else []
+    return "; ".join([f"{len(expected)} topics", *unseen, *more])
 
 
 async def check_store(api: "ApiSettings", redis_url: str, names: "Names") -> str:
@@ -184,20 +189,21 @@ async def check_ready(url: str) -> str:
 
 
 async def check_api(api: "ApiAddress") -> str:
-    """As `check_ready`, as clients reach the API; if another program holds its port, the message names it.
+    """As `check_ready`, as clients reach the API; if what holds its port is no API of ours, the message names it.
 
     Raises:
         UnavailableError: as `check_ready`.
         ConfigurationError: the file of its authority cannot be read.
     """
     try:
-        return _well(api.url, await ask_readiness(api, wait_s=_READY_WAIT_S))
+        failing = await ask_readiness(api, wait_s=_READY_WAIT_S)
     except UnavailableError as error:
         parts = urlsplit(api.url)
         if not is_loopback(parts.hostname or "") or parts.port is None or is_free(parts.port):
             raise
         said = str(error).rstrip(".")
         raise UnavailableError(f"{said}. Port {parts.port} here is held by {holder_of(parts.port)}.") from error
+    return _well(api.url, failing)
 
 
 def _well(url: str, failing: "Sequence[str]") -> str:
