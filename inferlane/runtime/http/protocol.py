@@ -132,7 +132,8 @@ class LimitedProtocol(DrainingProtocol):
                 raise RefusedError(too_many("trailers", self._trailers, self.ports))
             return
         name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
+        # A client of HTTP/1.0 would take the 100 for its answer. Source: RFC 9110, section 10.1.1.
+        if name == b"expect" and value.lower() == b"100-continue" and self.parser.get_http_version() != HTTP_1_0:
             self.expect_100_continue = True
         self.headers.append((name, value))
 

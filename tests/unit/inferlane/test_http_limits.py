@@ -188,6 +188,18 @@ async def test_a_body_that_is_expected_is_asked_for() -> None:
         writer.close()
 
 
+async def test_a_client_of_http_1_0_is_not_told_to_continue() -> None:
+    """It would take the 100 for its answer. Source: RFC 9110, section 10.1.1."""
+    asked = b"POST / HTTP/1.0\r\nHost: localhost\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc"
+    async with echoing() as port, asyncio.timeout(LIMIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(asked)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b'"abc"' in answer
+        writer.close()
+
+
 async def send_for_ever(writer: asyncio.StreamWriter, packet: bytes) -> None:
     while True:
         writer.write(packet)
