@@ -102,6 +102,8 @@ class InferlaneError(Exception):
 
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
+    # The model and version that the call named which this error ended, where they were read; for metrics and logs.
+    asked_for: tuple[str | None, str | None] = (None, None)
 
     def __init__(self, message: str = "") -> None:
         """The message is cut to `MESSAGE_LIMIT_CHARS` and can always be encoded."""

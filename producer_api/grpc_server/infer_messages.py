@@ -15,6 +15,7 @@ from producer_api.grpc_server.tensor_contents import fill_contents, from_content
 from producer_api.http.error_responses import InvalidParameterError
 from producer_api.inference_protocol.infer_format import form_of
 from producer_api.inference_protocol.infer_request import InferFields, InferHead, infer_head_of
+from producer_api.predict.call import AskedFor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,16 +49,17 @@ class InferMessages:
         """
         version = request.model_version or None
         target = self._reader.find(request.model_name, version)
-        head = _head_of(request)
-        if left_s is not None:
-            # More than a request may live is not a fault of the call: many clients set deadlines of days.
-            own_s = self._reader.deadline_s(head)
-            deadline_s = min(left_s, self._max_deadline_s, left_s if own_s is None else own_s)
-            head = msgspec.structs.replace(head, deadline_s=deadline_s)
-        raw_names = target.signature.raw_inputs
-        return self._reader.call_of(
-            target, version, head, lambda inputs: _tensors_of(request, inputs, raw_names), origin
-        )
+        with AskedFor(target.model, version):
+            head = _head_of(request)
+            if left_s is not None:
+                # More than a request may live is not a fault of the call: many clients set deadlines of days.
+                own_s = self._reader.deadline_s(head)
+                deadline_s = min(left_s, self._max_deadline_s, left_s if own_s is None else own_s)
+                head = msgspec.structs.replace(head, deadline_s=deadline_s)
+            raw_names = target.signature.raw_inputs
+            return self._reader.call_of(
+                target, version, head, lambda inputs: _tensors_of(request, inputs, raw_names), origin
+            )
 
     def write(self, call: "Call", result: "Result") -> bytes:
         """Return the message of the response to a call whose request succeeded.

@@ -28,7 +28,7 @@ from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, Unknow
 from producer_api.http.asgi import INFER_PATH
 from producer_api.http.error_responses import InvalidParameterError
 from producer_api.http.request_body import single_header
-from producer_api.predict.call import Call, CallReader, CallTarget
+from producer_api.predict.call import AskedFor, Call, CallReader, CallTarget
 from producer_api.predict.call_options import CallOptions, CallOrigin, seconds_within
 
 if TYPE_CHECKING:
@@ -170,16 +170,17 @@ class InferReader:
         """
         model_name, version_name = _names_in(scope["path"])
         target = self.find(model_name, version_name)
-        json_length = _json_length(scope)
-        header, raw = split_payload(body, json_length)
-        is_cached = json_length is not None and len(header) <= _CACHED_HEAD_BYTES
-        head = _cached_head(header) if is_cached else read_infer_head(header)
-        _check_named(head.request, target.model, version_name)
+        with AskedFor(target.model, version_name):
+            json_length = _json_length(scope)
+            header, raw = split_payload(body, json_length)
+            is_cached = json_length is not None and len(header) <= _CACHED_HEAD_BYTES
+            head = _cached_head(header) if is_cached else read_infer_head(header)
+            _check_named(head.request, target.model, version_name)
 
-        def tensors_of(inputs: Sequence[InputEntry]) -> dict[str, "np.ndarray"]:
-            return read_inputs(inputs, raw, target.signature)
+            def tensors_of(inputs: Sequence[InputEntry]) -> dict[str, "np.ndarray"]:
+                return read_inputs(inputs, raw, target.signature)
 
-        return self.call_of(target, version_name, head, tensors_of, origin)
+            return self.call_of(target, version_name, head, tensors_of, origin)
 
     def deadline_s(self, head: InferHead) -> float | None:
         """Return the deadline that the head names, or None.

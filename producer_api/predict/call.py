@@ -12,7 +12,14 @@ from inferlane.contracts.wire.tensor_data import check_tensors
 from inferlane.contracts.wire.v1 import decode_instances
 from inferlane.contracts.wire.v2 import encode_binary_request
 from inferlane.contracts.wire.v2_fields import ResponseForm
-from inferlane.errors import UNDECODABLE, DecodeError, InvalidInputError, PayloadTooLargeError, clipped
+from inferlane.errors import (
+    UNDECODABLE,
+    DecodeError,
+    InferlaneError,
+    InvalidInputError,
+    PayloadTooLargeError,
+    clipped,
+)
 from producer_api.http.error_responses import InvalidParameterError
 from producer_api.predict.call_options import (
     NO_ORIGIN,
@@ -108,6 +115,23 @@ class CallTarget(NamedTuple):
             _check_fits(tensors, version, other)
 
 
+class AskedFor:
+    """Notes in the error that ends a call which model and version the call named."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self, model: str | None, version: str | None) -> None:
+        self._names = model, version
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Note the names, and let the error pass."""
+        if isinstance(error, InferlaneError):
+            error.asked_for = self._names
+
+
 class CallReader:
     """Reads predict calls and checks them against the catalog."""
 
@@ -150,19 +174,20 @@ class CallReader:
             ) from error
         refuse_repeats(body, fields)
         target = self.find(fields.model or None, fields.version or None)
-        encoded = None if target.small is None else target.small.payload(bytes(fields.instances))
-        if encoded is None:
-            tensors = decode_instances(fields.instances, target.signature, max_rows=self._api.max_rows)
-            target.check_others(tensors)
-            encoded = encode_binary_request(tensors)
-        options = CallOptions(
-            version=fields.version or None,
-            routing_key=fields.routing_key or None,
-            timeout_s=given_seconds(fields.timeout_s),
-            deadline_s=given_seconds(fields.deadline_s),
-            callback_url=fields.callback_url or None,
-        )
-        return self._build(target.model, encoded, options, origin)
+        with AskedFor(target.model, fields.version or None):
+            encoded = None if target.small is None else target.small.payload(bytes(fields.instances))
+            if encoded is None:
+                tensors = decode_instances(fields.instances, target.signature, max_rows=self._api.max_rows)
+                target.check_others(tensors)
+                encoded = encode_binary_request(tensors)
+            options = CallOptions(
+                version=fields.version or None,
+                routing_key=fields.routing_key or None,
+                timeout_s=given_seconds(fields.timeout_s),
+                deadline_s=given_seconds(fields.deadline_s),
+                callback_url=fields.callback_url or None,
+            )
+            return self._build(target.model, encoded, options, origin)
 
     def find(self, model_name: str | None, version: str | None) -> CallTarget:
         """Return where a request goes that names these: without a version, wherever the traffic split may send it.
@@ -171,9 +196,11 @@ class CallReader:
             UnknownModelError: there is none of that name.
             UnusableVersionError: there is one, and it cannot be served.
         """
-        model = self._catalog.model(model_name)
+        with AskedFor(model_name, version):
+            model = self._catalog.model(model_name)
         if version:
-            return CallTarget(model.name, model.version(version).signature)
+            with AskedFor(model.name, version):
+                return CallTarget(model.name, model.version(version).signature)
         split = self._splits.get(model.name)
         known = self._unpinned_of.get(model.name)
         if known is None or known[0] is not model or known[1] is not split:

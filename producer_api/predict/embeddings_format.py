@@ -20,6 +20,7 @@ from inferlane.errors import UNDECODABLE, DecodeError, InferlaneError, InvalidIn
 from producer_api.http.asgi import EMBEDDINGS_PATH, PlainResponse
 from producer_api.http.error_responses import InvalidParameterError, status_of_code
 from producer_api.http.responses import JSON, openai_error
+from producer_api.predict.call import AskedFor
 from producer_api.predict.call_options import CallOptions
 from producer_api.predict.endpoint import prediction_path
 
@@ -79,28 +80,29 @@ class EmbeddingsFormat:
         refuse_repeats(body, fields)
         name, _, version = fields.model.partition("/")
         target = self._reader.find(name, version or None)
-        embedding = embedding_of(target.signature)
-        if embedding is None:
-            raise InvalidInputError(
-                f"model {target.model!r} embeds no text: that takes one input of text and gives one vector a row. "
-                "GET /v1/models has the inputs and outputs of each"
-            )
-        if isinstance(fields.dimensions, int) and fields.dimensions != embedding.width:
-            raise InvalidParameterError(
-                f"dimensions is {fields.dimensions}, and the embeddings of {target.model!r} have {embedding.width} "
-                "numbers; send that or nothing"
-            )
-        texts = texts_of(fields.input)
-        check_rows(len(texts), self._api.max_rows)
-        array = np.array(texts, numpy_dtype("BYTES"))
-        spec = target.signature.inputs[0]
-        tensors = {embedding.input: array.reshape(-1, *spec.row_shape)}
-        target.check_others(tensors)
-        # Clients wait as long as it takes: they know no answer that says "accepted".
-        wait_s = origin.wait_s if origin.wait_s is not None else self._api.max_wait_s
-        options = CallOptions(version=version or None, timeout_s=min(wait_s, self._api.max_wait_s))
-        form = ALL_AS_BYTES if fields.encoding_format == "base64" else ALL_AS_JSON
-        return self._reader.build(target.model, tensors, options, origin, form)
+        with AskedFor(target.model, version or None):
+            embedding = embedding_of(target.signature)
+            if embedding is None:
+                raise InvalidInputError(
+                    f"model {target.model!r} embeds no text: that takes one input of text and gives one vector a row. "
+                    "GET /v1/models has the inputs and outputs of each"
+                )
+            if isinstance(fields.dimensions, int) and fields.dimensions != embedding.width:
+                raise InvalidParameterError(
+                    f"dimensions is {fields.dimensions}, and the embeddings of {target.model!r} have {embedding.width} "
+                    "numbers; send that or nothing"
+                )
+            texts = texts_of(fields.input)
+            check_rows(len(texts), self._api.max_rows)
+            array = np.array(texts, numpy_dtype("BYTES"))
+            spec = target.signature.inputs[0]
+            tensors = {embedding.input: array.reshape(-1, *spec.row_shape)}
+            target.check_others(tensors)
+            # Clients wait as long as it takes: they know no answer that says "accepted".
+            wait_s = origin.wait_s if origin.wait_s is not None else self._api.max_wait_s
+            options = CallOptions(version=version or None, timeout_s=min(wait_s, self._api.max_wait_s))
+            form = ALL_AS_BYTES if fields.encoding_format == "base64" else ALL_AS_JSON
+            return self._reader.build(target.model, tensors, options, origin, form)
 
     def fingerprinted(self, _scope: Any, body: bytes) -> bytes:
         """Return path and body, which must be the same in each call with one `Idempotency-Key`."""

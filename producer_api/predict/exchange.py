@@ -41,6 +41,8 @@ class Exchange:
     call: "Call | None" = None
     result: "Result | None" = None
     error_code: str | None = None
+    # What the call named, if it was refused before it was read to its end.
+    asked_for: tuple[str | None, str | None] = (None, None)
     # Whether the result is an answer that was given before.
     is_cached: bool = False
 
@@ -57,7 +59,7 @@ class Exchange:
     def served_by(self) -> tuple[str | None, str | None]:
         """The model and version that served the call, or that it asked for; None where it is not known."""
         known = self.result or self.call
-        return (known.model or None, known.version or None) if known else (None, None)
+        return (known.model or None, known.version or None) if known else self.asked_for
 
     def named(self) -> dict[str, str | None]:
         """What a log line says of the call, to find it again in other processes."""
@@ -159,7 +161,7 @@ class Exchanges:
             error = crash_error(error)
         elif status_of(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
             log.warning("predict_failed", **exchange.named(), code=error.code, error=str(error))
-        exchange.error_code = error.code
+        exchange.error_code, exchange.asked_for = error.code, error.asked_for
         return error
 
     def end(self, exchange: Exchange, *, status: int, **attributes: str | int) -> None:

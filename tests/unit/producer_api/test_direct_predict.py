@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.results import Result, Status, encode_wake_up
@@ -214,6 +215,29 @@ async def test_the_response_is_that_of_asgi(body: Any, answer: Any, status: int)
     assert scene.submitter.waits.quotas._taken == 0
     assert len(scene.delivered) == (3 if answer is succeeded and status == 200 else 0)
     assert len(scene.store.marks) == (3 if status == 202 else 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "labels"),
+    [
+        ({"instances": [[1.0]]}, ("iris", "none", "422", "invalid_input")),
+        ({"instances": [[1.0]], "version": "v1"}, ("iris", "v1", "422", "invalid_input")),
+        (ROW | {"timeout_s": -1}, ("iris", "none", "422", "invalid_parameter")),
+        (ROW | {"model": "rose", "version": "v1"}, ("unknown", "unknown", "404", "unknown_model")),
+        (ROW | {"version": "v99"}, ("iris", "unknown", "404", "unknown_model")),
+        (b'{"instances": [', ("none", "none", "400", "undecodable")),
+    ],
+)
+async def test_a_refused_call_is_counted_for_the_model_that_it_named(body: Any, labels: tuple[str, ...]) -> None:
+    """It was counted for no model, so that the answers of a chosen model never showed what clients do wrong."""
+    counted = dict(zip(("model", "version", "status", "reason"), labels, strict=True))
+    before = REGISTRY.get_sample_value("inferlane_api_answers_total", counted) or 0
+
+    async with serving(Scene()) as ask:
+        for _ in range(3):
+            await ask(body)
+
+    assert REGISTRY.get_sample_value("inferlane_api_answers_total", counted) == before + 3
 
 
 async def test_a_bug_in_a_response_ends_that_call_alone() -> None:

@@ -109,6 +109,12 @@ def test_what_is_no_embeddings_call_is_refused_with_the_reason(body: dict[str, A
         read(body)
 
 
+def test_a_call_that_is_refused_says_which_model_it_named() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        read({"input": "a", "model": "sentences", "dimensions": 999})
+    assert caught.value.asked_for == ("sentences", None)
+
+
 def test_a_field_that_is_there_twice_is_refused() -> None:
     with pytest.raises(DecodeError, match="twice"):
         embeddings().read({}, b'{"model": "sentences", "input": "a", "input": "b"}', CallOrigin())

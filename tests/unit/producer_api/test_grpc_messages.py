@@ -145,8 +145,9 @@ def _changed(change: Any) -> Any:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said(messages: InferMessages, request_: Any, said: str) -> None:
-    with pytest.raises(InferlaneError, match=re.escape(said)):
+    with pytest.raises(InferlaneError, match=re.escape(said)) as caught:
         messages.read(request_, NO_ORIGIN, left_s=None)
+    assert caught.value.asked_for[0] == request_.model_name
 
 
 @pytest.mark.parametrize("asked_s", [-1.0, float("nan"), float("inf"), 1e9])

@@ -132,6 +132,7 @@ def test_what_is_wrong_is_named(body: Any, status: int, says: str) -> None:
     with pytest.raises(InferlaneError, match=says) as caught:
         read(body)
     assert status_of(caught.value) == status
+    assert caught.value.asked_for == ("iris", None)
     response = error_response(caught.value, "/v2/models/iris/infer")
     assert (response.status, response.content_type) == (status, b"application/json")
     assert json.loads(response.body) == {"error": str(caught.value)}
