@@ -14,7 +14,7 @@ import structlog
 from starlette.responses import Response
 
 from inferlane.contracts.results import Accepted, Result, Status
-from inferlane.errors import UnavailableError
+from inferlane.errors import OverloadedError, UnavailableError
 from producer_api.http.event_stream import (
     EVENT_HEADERS,
     KEEP_ALIVE,
@@ -39,6 +39,9 @@ log = structlog.get_logger(__name__)
 # When a client is to open a stream again that the store was late for. EventSource waits without end while the store is
 # away, so that many clients ask this often: too short adds to the load of a store that comes back.
 _REOPEN_AFTER_MS = 3_000
+# Streams of rollouts in one process. Each looks at its rollout every second, for days: more cost the calls of clients
+# time, fewer are too few for the people and scripts that watch.
+_MOST_FOLLOWERS = 256
 # How often a request past its deadline is read while the store does not answer.
 _RETRY_S = 1.0
 
@@ -66,6 +69,7 @@ class EventStreams:
         # What ends a stream early: its client disconnects, or the process drains.
         self._ends: set[ClientDisconnect] = set()
         self._is_draining = False
+        self._followers = 0
 
     @property
     def is_draining(self) -> bool:
@@ -77,6 +81,24 @@ class EventStreams:
         self._is_draining = True
         for end in self._ends:
             end.note()
+
+    @contextmanager
+    def follower(self) -> Iterator[None]:
+        """Count a stream that follows something other than a request, while the block runs.
+
+        Raises:
+            OverloadedError: there are too many in this process.
+        """
+        if self._followers >= _MOST_FOLLOWERS:
+            raise OverloadedError(
+                f"{self._followers} streams of rollouts are open in this process, which is its limit; close some, or "
+                "ask GET /v1/rollouts/{id} from time to time"
+            )
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
 
     def response(self, request_id: str, known: Result | Accepted, *, key: str, last_event_id: str = "") -> Response:
         """Return the event stream of a request, or 204 to a client that has its terminal event already."""

@@ -223,7 +223,7 @@ async def _wait_for(services: Services, rollout: str, is_there: Callable[[Rollou
 
 async def _write_events(services: Services, rollout: str, receive: Any, out: EventWriter) -> None:
     client = ClientDisconnect()
-    with client.watching(receive):
+    with services.streams.follower(), client.watching(receive):
         async for event in _events(services, rollout, client):
             await out.write(event)
 

@@ -4,10 +4,15 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 
 from inferlane.contracts.rollout import Phase, RolloutSpec, RolloutState, Step
+from inferlane.errors import OverloadedError
+from inferlane.runtime.config import load_settings
 from producer_api.http.asgi import HeadAndOptions
+from producer_api.predict import event_streams
+from producer_api.predict.event_streams import EventStreams
 from producer_api.routes import rollouts
 
 UNDER_WAY = RolloutState(
@@ -29,10 +34,17 @@ class Rollouts:
         await asyncio.sleep(min(timeout_s, 0.01))
 
 
-async def ask(method: str, leaves: asyncio.Event, sent: "asyncio.Queue[dict[str, Any]]") -> None:
+def make_streams() -> EventStreams:
+    return EventStreams(load_settings().api, waits=None, responses=None, clock=None)  # type: ignore[arg-type]  # of requests
+
+
+async def ask(
+    method: str, leaves: asyncio.Event, sent: "asyncio.Queue[dict[str, Any]]", *, streams: EventStreams | None = None
+) -> None:
+    streams = streams or make_streams()
     app = FastAPI()
     app.include_router(rollouts.router)
-    app.state.services = SimpleNamespace(rollouts=Rollouts(), streams=SimpleNamespace(is_draining=False))
+    app.state.services = SimpleNamespace(rollouts=Rollouts(), streams=streams)
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -74,3 +86,17 @@ async def test_a_client_that_leaves_ends_the_stream() -> None:
         assert (await sent.get())["body"].startswith(b"id: 0\nevent: rollout\ndata: {")
         leaves.set()
         await serving
+
+
+async def test_streams_have_a_limit_and_one_that_ends_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_streams, "_MOST_FOLLOWERS", 1)
+    streams, leaves = make_streams(), asyncio.Event()
+    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    async with asyncio.timeout(20):
+        first = asyncio.create_task(ask("GET", leaves, sent, streams=streams))
+        await sent.get()
+        with pytest.raises(OverloadedError, match="1 streams of rollouts"):
+            await ask("GET", leaves, asyncio.Queue(), streams=streams)
+        leaves.set()
+        await first
+        await ask("GET", leaves, sent, streams=streams)
