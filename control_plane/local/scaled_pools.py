@@ -1,6 +1,6 @@
 """The pools that the local autoscaler scales, and the ScaledObject that each follows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from inferlane.runtime.kafka.offsets import Subscription
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from control_plane.autoscaling.scaled_object import ScaledObject
+    from control_plane.autoscaling.scaled_object import KafkaTrigger, ScaledObject
     from control_plane.local.probe import Target
     from inferlane.contracts.naming import Names
 
@@ -40,7 +40,8 @@ def read_scaled_pools(
 ) -> tuple[ScaledPool, ...]:
     """Return the pools of `targets` that the file has a ScaledObject for, each with at most `max_workers`.
 
-    ScaledObjects of other pools are left out: the file is that of a cluster, which may serve more.
+    ScaledObjects of other pools are left out: the file is that of a cluster, which may serve more. One of a pool that
+    versions share is that of each of them here, with the triggers of its topics.
 
     Raises:
         ConfigurationError: the file cannot be read, is malformed, names a group that does not read its topic, has two
@@ -59,22 +60,40 @@ def read_scaled_pools(
     }
     pools: dict[str, ScaledPool] = {}
     for scaled_object in read_scaled_objects(text, source=str(path)):
-        of_triggers = {versions.get(trigger.topic) for trigger in scaled_object.triggers}
-        if of_triggers == {None}:
-            continue
-        pool = _pool(scaled_object.capped(max_workers), of_triggers, source=str(path), names=names)
-        if pool.name in pools:
-            raise ConfigurationError(
-                f"{path}: {pools[pool.name].scaled_object.name} and {scaled_object.name} both scale {pool.name}. "
-                "Remove one."
-            )
-        pools[pool.name] = pool
+        for part in _parts(scaled_object.capped(max_workers), versions, names):
+            of_triggers = {versions.get(trigger.topic) for trigger in part.triggers}
+            if of_triggers == {None}:
+                continue
+            pool = _pool(part, of_triggers, source=str(path), names=names)
+            if pool.name in pools:
+                raise ConfigurationError(
+                    f"{path}: {pools[pool.name].scaled_object.name} and {scaled_object.name} both scale {pool.name}. "
+                    "Remove one."
+                )
+            pools[pool.name] = pool
     if not pools:
         raise ConfigurationError(
             f"{path} has no ScaledObject for any version that is served here: none has a trigger for one of "
             f"{', '.join(versions)}. Name another file with --scaled-objects."
         )
     return tuple(pools.values())
+
+
+def _parts(
+    scaled_object: "ScaledObject", versions: Mapping[str, tuple[str, str]], names: "Names"
+) -> "list[ScaledObject]":
+    """Return the ScaledObject of a shared pool as one of each version; any other as it is."""
+    by_group: dict[str, list[KafkaTrigger]] = {}
+    for trigger in scaled_object.triggers:
+        by_group.setdefault(trigger.consumer_group, []).append(trigger)
+    groups = {topic: names.worker_group(*version) for topic, version in versions.items()}
+    fit = all(
+        groups.get(trigger.topic, trigger.consumer_group) == trigger.consumer_group
+        for trigger in scaled_object.triggers
+    )
+    if len(by_group) == 1 or not fit:
+        return [scaled_object]
+    return [msgspec.structs.replace(scaled_object, triggers=tuple(triggers)) for triggers in by_group.values()]
 
 
 def _pool(

@@ -158,6 +158,23 @@ def test_only_the_pools_that_are_served_here_are_scaled_and_no_farther_than_the_
     assert pool.subscriptions[1] == Subscription("inferlane.iris.v1.bulk", "inferlane.iris.v1")
 
 
+def test_the_scaled_object_of_a_shared_pool_is_that_of_each_version_that_is_served_here(tmp_path: Path) -> None:
+    """It was refused, although `k8s render --share` writes it."""
+    own, other = MANIFEST.split("---")
+    versions = (("iris.v1", "iris.v2"), ("iris.v1", "digits.v9"))
+    texts = [own + "".join(own.partition("triggers:\n")[2].replace(*pair)) for pair in versions]
+
+    found = [pools(tmp_path, text + "---" + other) for text in texts]
+
+    assert [[pool.name for pool in each] for each in found] == [
+        ["worker-iris-v1", "worker-iris-v2"],
+        ["worker-iris-v1"],
+    ]
+    for pool in found[0]:
+        group = f"inferlane.iris.{pool.version}"
+        assert pool.subscriptions == tuple(Subscription(f"{group}.{lane}", group) for lane in ("requests", "bulk"))
+
+
 @pytest.mark.parametrize(
     ("written", "mistaken", "named"),
     [
