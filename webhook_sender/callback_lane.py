@@ -13,6 +13,7 @@ from inferlane.contracts.naming import Lane
 from inferlane.errors import DecodeError
 from inferlane.runtime.kafka.consumer import FetchedBatch, LaneConsumer
 from inferlane.runtime.service import StoppedEarlyError, unless_stopped
+from webhook_sender.receivers import MAX_CALLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -31,10 +32,12 @@ _FETCH_WAIT_S = 0.5
 # Records of one batch, which is committed when all of them are done. More delays the commit behind a slow receiver,
 # fewer makes more commits.
 _MAX_RECORDS = 32
-# Batches at work at once: a receiver that fails holds one of them, for the time of a call.
-_IN_FLIGHT = 32
-# The most bytes of the batches in work, so that large results do not fill the memory.
+# Batches at work at once: a receiver that does not answer holds one of them, for the time of a call.
+_IN_FLIGHT = MAX_CALLS
+# The most bytes of the batches in work, so that large results do not fill the memory; and what a callback takes there
+# besides its record.
 _MAX_HELD_BYTES = 64 * 1024 * 1024
+_CALL_BYTES = 16 * 1024
 # The group removes a consumer that does not fetch for ten minutes.
 _LONGEST_REST_S = 30.0
 
@@ -182,7 +185,7 @@ class CallbackLane:
             await self._has_room.wait()
 
     async def _finish(self, batch: FetchedBatch, free: asyncio.Semaphore) -> None:
-        held_bytes = sum(len(record.value or b"") for record in batch.records)
+        held_bytes = sum(_CALL_BYTES + len(record.value or b"") for record in batch.records)
         self._held_bytes += held_bytes
         try:
             async with asyncio.TaskGroup() as calls:

@@ -21,6 +21,7 @@ from inferlane import __version__
 from inferlane.contracts.callback_addresses import Network, check_address
 from inferlane.errors import CallbackRefusedError, clipped
 from inferlane.runtime.http.answer_body import read_up_to
+from webhook_sender.name_resolver import NameResolver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 # The most bytes that are read of an answer, to reuse the connection; after a longer answer it is closed.
 _MAX_ANSWER_BYTES = 16 * 1024
 _MAX_HEAD_LINE_BYTES = 8 * 1024
-_MAX_CONNECTIONS = 256
 _SUCCESS = range(200, 300)
 # More is longer than any callback is kept.
 _MAX_WAIT_DIGITS = 9
@@ -76,7 +76,9 @@ class HttpSender:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(socket_factory=self._socket, limit=_MAX_CONNECTIONS)
+        # Without a limit: a call that waited for a connection would seem to be one that its receiver does not answer.
+        # Whoever calls bounds the calls.
+        connector = aiohttp.TCPConnector(socket_factory=self._socket, resolver=NameResolver(), limit=0)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -1,13 +1,13 @@
 """The state of the receivers: which are failing, which are gone, and how many calls each has. No I/O.
 
 A receiver that is slow or down must not delay the others, so no callback waits for it: a callback without a free call
-goes to the topics of retries.
+goes to the topics of retries. Nor must any number of them: receivers that never answered have a share of the calls.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from inferlane.runtime.retry import Clock
 
+MAX_CALLS = 1_024
+"""The most calls at once."""
 # How long a callback may wait for a call of its receiver to end. Shorter sends more callbacks through the retries,
 # longer delays the callbacks of other receivers behind it.
 _ROOM_WITHIN_S = 2.0
@@ -32,6 +34,40 @@ class Room(StrEnum):
     BUSY = "busy"
     # Its last call failed, and another one finds out whether it is back.
     FAILING = "failing"
+
+
+class _Standing(StrEnum):
+    """What the last call of a receiver says about it."""
+
+    PROVEN = "proven"
+    NEW = "new"
+    FAILING = "failing"
+
+
+# The most calls to receivers of this standing and those below it.
+_SHARES = {_Standing.PROVEN: MAX_CALLS, _Standing.NEW: MAX_CALLS * 3 // 4, _Standing.FAILING: MAX_CALLS // 4}
+
+
+class _Calls:
+    """The calls under way, by the standing of their receivers."""
+
+    def __init__(self) -> None:
+        self._count = dict.fromkeys(_Standing, 0)
+
+    @contextmanager
+    def of(self, standing: _Standing) -> Iterator[Room]:
+        """Count one call while the block runs, if the yielded value is `FREE`."""
+        counted = [one for one in _Standing if _SHARES[one] >= _SHARES[standing]]
+        if any(self._count[one] >= _SHARES[one] for one in counted):
+            yield Room.BUSY
+            return
+        for one in counted:
+            self._count[one] += 1
+        try:
+            yield Room.FREE
+        finally:
+            for one in counted:
+                self._count[one] -= 1
 
 
 @dataclass(slots=True)
@@ -55,6 +91,9 @@ class Receivers:
         self._calls_per_host = calls_per_host
         self._clock = clock
         self._known: OrderedDict[str, _Receiver] = OrderedDict()
+        # Those whose last call succeeded, the longest ago first.
+        self._proven: OrderedDict[str, None] = OrderedDict()
+        self._calls = _Calls()
         self._gone: OrderedDict[str, float] = OrderedDict()
 
     @asynccontextmanager
@@ -71,7 +110,11 @@ class Receivers:
             else:
                 try:
                     # Another call may have failed while this one waited.
-                    yield receiver.unless_failing(Room.FREE)
+                    if receiver.unless_failing(Room.FREE) is Room.FAILING:
+                        yield Room.FAILING
+                    else:
+                        with self._calls.of(_Standing.PROVEN if host in self._proven else _Standing.NEW) as room:
+                            yield room
                 finally:
                     receiver.calls.release()
         finally:
@@ -86,7 +129,8 @@ class Receivers:
             return
         receiver.is_probed = True
         try:
-            yield Room.FREE
+            with self._calls.of(_Standing.FAILING) as room:
+                yield room
         finally:
             receiver.is_probed = False
 
@@ -107,6 +151,11 @@ class Receivers:
             asked_before_s = 0.0 if succeeded else receiver.rests_until_s
             receiver.rests_until_s = max(asked_before_s, self._clock.monotonic_s() + rest_s)
             self._known.move_to_end(host)
+        self._proven.pop(host, None)
+        if succeeded:
+            self._proven[host] = None
+            if len(self._proven) > _MOST_KNOWN:
+                self._proven.popitem(last=False)
 
     def note_gone(self, url: str) -> None:
         """Note that the receiver wants no more calls of this URL."""

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from tests.support.fakes.clock import FakeClock
-from webhook_sender.receivers import Receivers, Room
+from webhook_sender.receivers import MAX_CALLS, Receivers, Room
 
 
 def make_receivers(clock: FakeClock | None = None) -> Receivers:
@@ -16,6 +16,24 @@ async def test_a_receiver_has_no_more_calls_than_it_may_have_and_others_have_the
     async with AsyncExitStack() as held:
         rooms = [await held.enter_async_context(receivers.room(host)) for host in ("a", "a", "a", "b")]
     assert rooms == [Room.FREE, Room.FREE, Room.BUSY, Room.FREE]
+
+
+async def test_receivers_that_never_answered_leave_calls_to_those_that_did_however_many_they_are() -> None:
+    """Guards `_Calls`: callbacks of one client whose receivers never answer held up everybody's."""
+    receivers = make_receivers()
+    async with receivers.room("works"):
+        receivers.note("works", succeeded=True)
+    for number in range(MAX_CALLS):
+        async with receivers.room(f"fails {number}"):
+            receivers.note(f"fails {number}", succeeded=False)
+    async with AsyncExitStack() as held:
+        probes = [await held.enter_async_context(receivers.room(f"fails {number}")) for number in range(MAX_CALLS)]
+        new = [await held.enter_async_context(receivers.room(f"new {number}")) for number in range(MAX_CALLS)]
+        assert 0 < probes.count(Room.FREE) < new.count(Room.FREE) + probes.count(Room.FREE) < MAX_CALLS
+        assert set(probes) == set(new) == {Room.FREE, Room.BUSY}
+        assert await held.enter_async_context(receivers.room("works")) is Room.FREE
+    async with receivers.room("new 1") as later:
+        assert later is Room.FREE
 
 
 async def test_a_call_that_ends_makes_room_for_one_that_waits() -> None:
