@@ -250,7 +250,8 @@ def test_the_broker_allows_each_user_what_the_plan_says_and_nothing_else(
     for name, future in described.items():
         error = future.exception(timeout=60)
         if error is None:
-            allowed[name] = {operation.name.capitalize() for operation in future.result().authorized_operations}
+            operations = future.result().authorized_operations
+            allowed[name] = {operation.name.title().replace("_", "") for operation in operations}
         else:
             assert "TOPIC_AUTHORIZATION_FAILED" in str(error)
             allowed[name] = set()
