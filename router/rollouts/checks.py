@@ -10,7 +10,7 @@ from inferlane.contracts.rollout import Check, CheckOptions, RolloutSpec, Then, 
 from inferlane.errors import quoted
 from router.rollouts.answer_evidence import Answers
 from router.rollouts.clusters import ClusterSums, combined
-from router.rollouts.evidence import Learnt
+from router.rollouts.evidence import CopyCountOf, CountOf, Learnt
 from router.rollouts.outside_checks import Reading, judge_feedback, judge_metric
 from router.rollouts.statistics import (
     OTHER_ODDS,
@@ -87,7 +87,8 @@ def _rate(check: Check, options: CheckOptions, learnt: Learnt, spec: RolloutSpec
         says = f"nothing to compare yet: no {_NOUNS[check]} of both versions in one slot"
         if is_failed:
             # The candidate has had nothing but copies so far.
-            says = f"worse: {learnt.shadows[1]:,.0f} of {learnt.shadows[0]:,.0f} shadow copies failed"
+            failed, copies = learnt.shadows[CopyCountOf.FAILED], learnt.shadows[CopyCountOf.REQUESTS]
+            says = f"worse: {failed:,.0f} of {copies:,.0f} shadow copies failed"
         return Verdict(check=check, is_failed=is_failed, says=says, log_evidence=evidence)
     is_enough, draws = found.high < options.margin, free.exposures + keyed.total
     return Verdict(
@@ -97,8 +98,8 @@ def _rate(check: Check, options: CheckOptions, learnt: Learnt, spec: RolloutSpec
         says=_words(found, options.margin, draws, is_failed=is_failed, is_enough=is_enough),
         candidate=(free.events + keyed.events) / draws,
         stable=(free.expected + keyed.expected) / draws,
-        candidate_requests=int(learnt.counts[0]),
-        stable_requests=int(learnt.counts[1]),
+        candidate_requests=int(learnt.counts[CountOf.REQUESTS]),
+        stable_requests=int(learnt.counts[CountOf.STABLE_REQUESTS]),
         low=found.low,
         high=found.high,
         log_evidence=evidence,
@@ -161,7 +162,7 @@ def _most_apart(answers: Answers) -> str:
 
 def _agreement(options: CheckOptions, learnt: Learnt) -> Verdict:
     # Python's own numbers: a state with a numpy number cannot be encoded.
-    compared, agreed = float(learnt.shadows[2]), float(learnt.shadows[3])
+    compared, agreed = float(learnt.shadows[CopyCountOf.COMPARED]), float(learnt.shadows[CopyCountOf.AGREED])
     if not compared:
         return Verdict(check=Check.AGREEMENT, says="no shadow copy was compared yet")
     evidence = log_evidence(learnt.disagreement)

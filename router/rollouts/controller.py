@@ -15,7 +15,7 @@ from inferlane.contracts.rollout import Check, Evidence, Phase, RolloutEvent, Ro
 from inferlane.contracts.traffic_split import Split
 from inferlane.errors import DecodeError
 from router.rollouts.checks import judge, then_of
-from router.rollouts.evidence import LaneSlot, Learnt, fold
+from router.rollouts.evidence import CopyCountOf, CountOf, LaneSlot, Learnt, fold
 from router.rollouts.evidence_record import from_record, to_record
 from router.rollouts.guards import CandidatePool, guard
 from router.rollouts.outside_checks import Reading
@@ -88,8 +88,8 @@ def step(state: RolloutState, window: Window, now_s: float) -> Decision:
         state,
         evidence=to_record(learnt, through_slot=through_slot),
         verdicts=verdicts,
-        requests_in_step=int(now.counts[4]),
-        failed_requests=int(now.counts[2] + now.shadows[1]),
+        requests_in_step=int(now.counts[CountOf.REQUESTS_IN_STEP]),
+        failed_requests=int(now.counts[CountOf.FAILED] + now.shadows[CopyCountOf.FAILED]),
     )
     return _decided(before, _next(state, window, now, now_s), window, now_s)
 
@@ -233,7 +233,7 @@ def _not_shown(state: RolloutState, learnt: Learnt) -> list[str]:
     """Return what is missing to say that the candidate is not worse by more than the margin."""
     enough = state.spec.each.promote_after
     shown = {Check.ERRORS} | ({Check.QUALITY, Check.REWARD} - set(state.accepted))
-    if enough and learnt.counts[0] >= enough:
+    if enough and learnt.counts[CountOf.REQUESTS] >= enough:
         shown -= {Check.ERRORS}
     return [f"{one.check}: {one.says}" for one in state.verdicts if one.check in shown and not one.is_enough]
 
@@ -249,7 +249,7 @@ def _advance(state: RolloutState, learnt: Learnt, now_s: float) -> RolloutState:
     shown = [verdict for verdict in state.verdicts if verdict.check is Check.ERRORS and verdict.is_enough]
     if shown:
         reason += f"; errors {shown[0].says}"
-    elif enough and learnt.counts[0] >= enough:
+    elif enough and learnt.counts[CountOf.REQUESTS] >= enough:
         reason += f"; {enough:,} requests are enough by the spec"
     if state.step + 1 < len(state.spec.steps):
         return enter_step(state, state.step + 1, reason, now_s)

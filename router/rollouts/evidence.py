@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,25 @@ class LaneSlot:
     is_of_step: bool = True
 
 
+class CountOf(IntEnum):
+    """The places of `Learnt.counts`."""
+
+    REQUESTS = 0
+    STABLE_REQUESTS = 1
+    FAILED = 2
+    STABLE_FAILED = 3
+    REQUESTS_IN_STEP = 4
+
+
+class CopyCountOf(IntEnum):
+    """The places of `Learnt.shadows`: of shadow copies."""
+
+    REQUESTS = 0
+    FAILED = 1
+    COMPARED = 2
+    AGREED = 3
+
+
 def _zeros(size: int) -> Floats:
     return np.zeros(size)
 
@@ -56,9 +76,8 @@ class Learnt:
     # Requests without a key, and those with one.
     sums: Mapping[Check, PairedSums] = field(default_factory=dict)
     clusters: Mapping[Check, ClusterSums] = field(default_factory=dict)
-    # Candidate requests, stable requests, candidate failures, stable failures, candidate requests of this step.
-    counts: Floats = field(default_factory=lambda: _zeros(5))
-    shadows: Floats = field(default_factory=lambda: _zeros(4))
+    counts: Floats = field(default_factory=lambda: _zeros(len(CountOf)))
+    shadows: Floats = field(default_factory=lambda: _zeros(len(CopyCountOf)))
     answers: Answers = field(default_factory=Answers)
     runs: Mapping[int, int] = field(default_factory=dict)
 
@@ -66,7 +85,7 @@ class Learnt:
 def start_step(learnt: Learnt) -> Learnt:
     """Return the same evidence, with no request of the new step yet."""
     counts = learnt.counts.copy()
-    counts[4] = 0
+    counts[CountOf.REQUESTS_IN_STEP] = 0
     return replace(learnt, counts=counts)
 
 
@@ -131,9 +150,9 @@ def _ratios(ours: Draws, theirs: Draws) -> Floats:
 def _fold_alone(learnt: Learnt, slot: LaneSlot) -> Learnt:
     """Where all traffic goes to the candidate, its failures are compared with those of the stable version before."""
     ours = slot.candidate
-    if slot.stable.requests or not ours.requests or not learnt.counts[1]:
+    if slot.stable.requests or not ours.requests or not learnt.counts[CountOf.STABLE_REQUESTS]:
         return learnt
-    requests, failed = learnt.counts[1], learnt.counts[3]
+    requests, failed = learnt.counts[CountOf.STABLE_REQUESTS], learnt.counts[CountOf.STABLE_FAILED]
     limit = min(0.5, 2 * (failed + 3 * math.sqrt(failed + 1) + 3) / (requests + 3))
     scale = _draws_of(ours) / ours.requests
     ratios = scale * log_ratios(ours.failed, ours.requests - ours.failed, limit)
@@ -151,7 +170,7 @@ def _fold_shadow(learnt: Learnt, shadow: LaneTally, slot: LaneSlot, checks: Mapp
     stable_scale = _draws_of(theirs) / theirs.requests if theirs.requests else 0.0
     errors = learnt.errors + _ratios(copies, Draws(stable_scale * theirs.requests, stable_scale * theirs.failed))
     counts = learnt.counts.copy()
-    counts[4] += shadow.requests if slot.is_of_step else 0
+    counts[CountOf.REQUESTS_IN_STEP] += shadow.requests if slot.is_of_step else 0
     shadows = learnt.shadows + np.array([shadow.requests, shadow.failed, shadow.compared, shadow.agreed])
     return replace(learnt, errors=errors, counts=counts, shadows=shadows, disagreement=learnt.disagreement + ratios)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from inferlane.contracts.rollout import Check, RolloutState
 from router.rollouts.clusters import ClusterSums
-from router.rollouts.evidence import Learnt
+from router.rollouts.evidence import CopyCountOf, CountOf, Learnt
 from router.rollouts.states import weight_of
 from router.rollouts.statistics import PairedSums, log_evidence
 
@@ -51,8 +51,8 @@ def guard(state: RolloutState, pool: CandidatePool, learnt: Learnt) -> str | Non
     if pool.is_halted:
         return "a worker of the candidate halted: its model fails on most requests, or a run did not end"
     # Errors of requests outside the rollout do not end it.
-    in_a_row = min(pool.failed_in_a_row, int(learnt.counts[2] + learnt.shadows[1]))
-    is_worse = learnt.counts[3] <= _STABLE_SHARE * learnt.counts[1]
+    in_a_row = min(pool.failed_in_a_row, int(learnt.counts[CountOf.FAILED] + learnt.shadows[CopyCountOf.FAILED]))
+    is_worse = learnt.counts[CountOf.STABLE_FAILED] <= _STABLE_SHARE * learnt.counts[CountOf.STABLE_REQUESTS]
     if is_worse and in_a_row >= (_ERRORS_IN_A_ROW if weight <= _SMALL_WEIGHT else _ERRORS_IN_A_ROW_AT_MOST):
         return f"{pool.failed_in_a_row} model errors in a row at a weight of {weight:.0%}"
     # An autoscaler takes the last worker of a pool without work away, and starts one once something waits.
