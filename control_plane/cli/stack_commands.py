@@ -51,6 +51,8 @@ def restart() -> None:
     """Drain and start again each API process, one after the other; with several of them others serve meanwhile."""
     import signal
 
+    import psutil
+
     from inferlane.runtime.runfile import RunFile, same_process
 
     file = RunFile(load_settings().stack.state_dir)
@@ -58,7 +60,10 @@ def restart() -> None:
     supervisor = record and same_process(record.pid, record.create_time_s)
     if not record or not supervisor or record.phase != "ready":
         raise ConfigurationError(f"no stack is ready here ({file.path}); start one with `inferlane up`")
-    supervisor.send_signal(signal.SIGUSR2)
+    try:
+        supervisor.send_signal(signal.SIGUSR2)
+    except psutil.NoSuchProcess as error:
+        raise ConfigurationError("the stack has ended just now; start one with `inferlane up`") from error
     out.print("restarting the API; `inferlane status` shows how far it is", soft_wrap=True)
 
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from inferlane.errors import StoreFullError, UnavailableError
+from inferlane.errors import NotServedError, StoreFullError, UnavailableError
+from inferlane.runtime.logs import LastError
 from inferlane.runtime.redis.result_store import store_errors
 from inferlane.runtime.redis.store_probe import StoreMemory, read_store_memory
 from inferlane.runtime.service import Background
@@ -33,6 +34,7 @@ class StoreCapacity:
         self._redis_url = redis_url
         self._redis = redis
         self._memory: StoreMemory | None = None
+        self._denied = LastError()
         self._came = asyncio.Event()
         self._background = Background(self._watch_for_ever, name="store_capacity")
 
@@ -78,10 +80,16 @@ class StoreCapacity:
         try:
             async with store_errors(self._redis_url):
                 self._memory = await read_store_memory(self._redis)
+        except NotServedError as error:
+            # Others may be served: this is a right to one command.
+            if self._denied.is_news(error):
+                log.error("store_memory_not_read", error=str(error), effect="a full store is not noticed")  # noqa: TRY400 - the message says it all
+            return
         except UnavailableError as error:
             # Keep the last value. Whoever needs the store reports that it is unavailable.
             log.debug("store_memory_not_read", error=str(error))
             return
+        self._denied.clear()
         is_full = self._memory.share >= self._limit_share
         if is_full and not was_full:
             log.warning("store_full", memory=str(self._memory), limit_share=self._limit_share)

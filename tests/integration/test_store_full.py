@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from aiokafka import TopicPartition
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from control_plane.local.doctor_checks import check_store
 from inferlane.contracts.naming import Lane, Names
@@ -14,9 +15,11 @@ from inferlane.contracts.record import read_headers
 from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.v2 import ALL_AS_BYTES, encode_response
 from inferlane.errors import StoreFullError
+from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.redis.result_store import ResultStore, connect
 from inferlane.runtime.redis.store_probe import read_store_memory
+from producer_api.predict.store_capacity import StoreCapacity
 from tests.support.parts import embedded_store_process, eventually
 from tests.support.running_api import RunningApi, running_api
 
@@ -71,6 +74,20 @@ async def test_a_store_at_its_limit_is_said_to_be_full_and_not_to_be_away() -> N
 
         with pytest.raises(StoreFullError, match="is full"):
             await fill_up()
+
+
+async def test_a_right_to_ask_for_the_memory_that_is_missing_is_logged_once() -> None:
+    """A store that grew full was not noticed, and the only line that said why was at DEBUG."""
+    async with embedded_store_process() as (url, _), connect(url) as redis:
+        await redis.execute_command(
+            "ACL", "SETUSER", "blind", "on", "nopass", "allkeys", "+@all", "-info", "-@dangerous"
+        )
+        await redis.execute_command("AUTH", "blind", "x")
+        capacity = StoreCapacity(load_settings().api, url, redis)
+        with capture_logs() as logs:
+            await capacity._look()
+            await capacity._look()
+        assert [(line["event"], line["log_level"]) for line in logs] == [("store_memory_not_read", "error")]
 
 
 async def answer(api: RunningApi, offset: int) -> str:

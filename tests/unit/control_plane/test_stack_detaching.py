@@ -18,6 +18,8 @@ from control_plane.cli.main import command_line
 from control_plane.local import detached_stack
 from control_plane.local.detached_stack import ready_lines, stop_detached
 from control_plane.local.profile import AutoscaleOptions, StackOptions, stack_profile
+from inferlane.errors import ConfigurationError
+from inferlane.runtime import runfile
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.runfile import ProcessRecord, RunFile, RunRecord, base_url
 
@@ -173,3 +175,23 @@ def test_a_process_that_ends_just_before_its_signal_does_not_end_the_command(
 
     monkeypatch.setattr(detached_stack, "same_process", end_after_the_look)
     assert stop_detached(record, wait_s=WAIT_S) == ("router",)
+
+
+def test_a_restart_of_a_stack_that_ends_just_now_says_so(
+    bystander: psutil.Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = record_of(bystander, born_s=bystander.create_time())
+    RunFile(tmp_path).write(msgspec.structs.replace(record, pid=bystander.pid, create_time_s=bystander.create_time()))
+    found = runfile.same_process
+
+    def end_after_the_look(pid: int, create_time_s: float) -> psutil.Process | None:
+        process = found(pid, create_time_s)
+        bystander.kill()
+        bystander.wait()
+        return process
+
+    monkeypatch.setattr(runfile, "same_process", end_after_the_look)
+    monkeypatch.setenv("INFERLANE_STATE_DIR", str(tmp_path))
+    ended = CliRunner().invoke(command_line(), ["restart"])
+    assert isinstance(ended.exception, ConfigurationError)
+    assert "has ended just now" in str(ended.exception)
