@@ -10,7 +10,8 @@ InferlaneError
 │   ├── InvalidNameError      a name that no model or version may have
 │   ├── InvalidRolloutError   a rollout request that cannot be carried out
 │   │   ├── UnknownRolloutError   no rollout has this id
-│   │   └── RolloutUnderWayError  an unfinished rollout of the model forbids the change
+│   │   ├── RolloutUnderWayError  an unfinished rollout of the model forbids the change
+│   │   └── RolloutStateError     a command that does not apply in the rollout's state
 │   ├── InvalidSplitError     weights of a traffic split
 │   ├── PayloadTooLargeError  a body, a record or a result over its limit
 │   └── UnknownModelError     a model or version that the catalog does not hold
@@ -177,6 +178,12 @@ class RolloutUnderWayError(InvalidRolloutError):
     """A rollout of the model is not over. Remedy: end it, or force the change, which pauses it."""
 
     code = "rollout_under_way"
+
+
+class RolloutStateError(InvalidRolloutError):
+    """The rollout is in a state in which the command does not apply. Remedy: the message says what does."""
+
+    code = "rollout_state_conflict"
 
 
 class InvalidSplitError(InvalidRequestError):

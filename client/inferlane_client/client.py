@@ -83,7 +83,7 @@ class Client:
             version: pins the request to a version; else the traffic split chooses.
             routing_key: requests with one key go to one version.
             deadline_s: seconds after which the answer is worth nothing, and nothing is computed.
-            callback_url: where the result is POSTed too when there is one, if the server sends callbacks.
+            callback_url: a URL to which the result is also POSTed, if the server sends callbacks.
             idempotency_key: the same key is the same request; one is made up if there is none.
             timeout_s: the time of the call; else that of the client.
 

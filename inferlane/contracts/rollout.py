@@ -16,7 +16,6 @@ from inferlane.errors import UNDECODABLE, DecodeError, clipped
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 MAX_TEXT = 2_000
 _Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
-_Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=366 * 86_400)]
 MAX_COUNT = 2**48
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
@@ -62,10 +61,14 @@ class Check(StrEnum):
 
 
 class Then(StrEnum):
-    """The consequence of a failed check."""
+    """The consequence of a failed check; `roll back`, which older releases write, is read too."""
 
-    ROLL_BACK = "roll back"
+    ROLL_BACK = "roll_back"
     PAUSE = "pause"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Then | None":
+        return cls.ROLL_BACK if value == "roll back" else None
 
 
 class CheckOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -73,7 +73,11 @@ REQUEST = (
     Header("ce_batchid", "Copied to the result, and its key.", _NAME),
     Header("ce_replyto", "The API process that waits.", _NAME),
     Header("ce_attempt", "Counted by replays, from 1.", _NUMBER),
-    Header(CALLBACK_URL, "Where the result is POSTed too.", {"type": "string", "format": "uri", "maxLength": 2048}),
+    Header(
+        CALLBACK_URL,
+        "A URL to which the result is also POSTed.",
+        {"type": "string", "format": "uri", "maxLength": 2048},
+    ),
     Header(PROOF, "What binds the id of a request of the API to it. A secret.", {"type": "string"}),
     Header(CALLER, "The name of the API key that the request came with.", {"type": "string"}),
     Header("content-type", "The format of the value.", {"type": "string"}),

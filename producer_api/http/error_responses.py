@@ -96,6 +96,7 @@ PROBLEMS: Mapping[str, ProblemKind] = {
     errors.InvalidInputError.code: ProblemKind(422, "The instances do not fit the model"),
     errors.UnknownRolloutError.code: ProblemKind(404, "No such rollout"),
     errors.RolloutUnderWayError.code: ProblemKind(409, "A rollout is under way"),
+    errors.RolloutStateError.code: ProblemKind(409, "The command does not apply now"),
     errors.InvalidRolloutError.code: ProblemKind(422, "The rollout cannot be done"),
     errors.InvalidSplitError.code: ProblemKind(422, "The weights are not a valid traffic split"),
     KeyReusedError.code: ProblemKind(422, "The idempotency key was used for another request"),

@@ -121,6 +121,7 @@ def openapi(
         for path, operations in paths.items():
             for method, operation in operations.items():
                 _complete(path, operation)
+                operation["responses"] |= _conflicts(method, path)
                 if has_keys:
                     _secure(path, operation, required_scope(method.upper(), path))
                 elif method != "get":
@@ -142,7 +143,7 @@ def _callback_url(webhooks: "WebhookSettings") -> dict[str, Any]:
         "type": ["string", "null"],
         "format": "uri",
         "maxLength": MAX_URL_CHARS,
-        "description": "Where the result is POSTed too, signed as Standard Webhooks asks; at a public address.",
+        "description": "A URL to which the result is POSTed too, signed as Standard Webhooks asks, at a public address.",
     }
 
 
@@ -172,6 +173,12 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         # A name may be any text without control characters, which no path may hold.
         if parameter["in"] == "path":
             parameter["schema"] |= {"minLength": 1, "pattern": "^[^\\x00-\\x1f\\x7f]+$"}
+
+
+def _conflicts(method: str, path: str) -> dict[str, Any]:
+    if method != "post" or not path.startswith(("/v1/rollouts", "/v1/traffic-split")):
+        return {}
+    return {"409": problem_of("A rollout forbids it, or is in a state in which the command does not apply.")}
 
 
 def _limit(path: dict[str, Any], name: str, limit: float) -> None:

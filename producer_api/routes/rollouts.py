@@ -18,6 +18,7 @@ from inferlane.errors import (
     UNDECODABLE,
     DecodeError,
     InvalidRolloutError,
+    RolloutStateError,
     RolloutUnderWayError,
     UnavailableError,
     clipped,
@@ -72,7 +73,16 @@ async def read_schema() -> Response:
     return _json(request_schema())
 
 
-@router.post("/v1/rollouts", status_code=201)
+@router.post(
+    "/v1/rollouts",
+    status_code=201,
+    responses={
+        201: {
+            "description": "Started; `Location` is where it is read.",
+            "headers": {"Location": {"schema": {"type": "string"}}},
+        }
+    },
+)
 async def start_rollout(request: Request, services: AppServices) -> Response:
     """Start a rollout; `GET /v1/rollouts/schema` has the body. Responds once a router has it."""
     asked = read_request(_decoded(await request.body()))
@@ -109,7 +119,7 @@ async def start_rollout(request: Request, services: AppServices) -> Response:
     if state.events[0].phase is Phase.FAILED:
         # Of two that were started at once, the later one.
         raise RolloutUnderWayError(f"{state.events[0].reason}; promote or abort it first")
-    return _json(_about(state), status=201)
+    return _json(_about(state), status=201, headers={"location": f"/v1/rollouts/{state.id}"})
 
 
 def _refuse_unreadable_checks(spec: RolloutSpec, feedback: "FeedbackSettings", rollouts: "RolloutSettings") -> None:
@@ -153,7 +163,7 @@ async def _command(services: Services, request: Request, rollout: str, action: A
     await catch_up(services, services.rollout_follower)
     state = services.rollouts.get(rollout)
     if refusal := refusal_of(state, action):
-        raise InvalidRolloutError(refusal)
+        raise RolloutStateError(refusal)
     body = await request.body()
     try:
         remark = msgspec.convert(_decoded(body) if body.strip() else {}, Remark)
@@ -169,7 +179,7 @@ async def _command(services: Services, request: Request, rollout: str, action: A
     )
     decided = await _decided(services, command)
     if is_overtaken(decided, action):
-        raise InvalidRolloutError(refusal_of(decided, action))
+        raise RolloutStateError(refusal_of(decided, action))
     return _json(_about(decided))
 
 
@@ -266,5 +276,5 @@ def _decoded(body: bytes) -> Any:
         raise DecodeError(f"the body is not valid JSON: {clipped(str(error))}") from error
 
 
-def _json(body: Any, *, status: int = 200) -> Response:
-    return Response(encode_json(body), status_code=status, media_type="application/json")
+def _json(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(encode_json(body), status_code=status, headers=headers, media_type="application/json")

@@ -39,7 +39,7 @@ async def run_rollouts(stage: Stage, url: str) -> None:
         stage.say(f"{stage.baseline} and {stage.canary} answer {ROWS} rows alike: no bad rollout to show")
         return
     # What is wrong with the candidate here is that it answers otherwise; that alone would only pause a rollout.
-    differs = {"errors": {}, "answers": {"then": "roll back"}}
+    differs = {"errors": {}, "answers": {"then": "roll_back"}}
     await _show(stage, url, apart, differs, ends="rolled_back")
 
 

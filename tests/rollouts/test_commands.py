@@ -144,7 +144,7 @@ def test_a_person_pauses_resumes_and_aborts_and_a_forced_split_pauses(stack: Fol
     # It was theirs when it was aborted, and stays so.
     assert stack.call("/v1/traffic-split?model=tiny")[1]["weights"]["good"] == 0.5
     assert stack.call("/v1/rollouts/none")[0] == 404
-    assert stack.call(f"/v1/rollouts/{rollout}/pause", {})[0] == 422
+    assert stack.call(f"/v1/rollouts/{rollout}/pause", {})[0] == 409
 
 
 def refusal(stack: FolderStack, *arguments: str, code: int = 1) -> str:
@@ -168,7 +168,7 @@ def test_commands_that_do_not_apply_are_refused_with_the_reason_and_change_nothi
     stack.eventually(lambda: stack.call(f"/v1/rollouts/{rollout}")[1]["phase"] == "rolled_back", within_s=30)
     for action in ("pause", "resume", "promote", "abort"):
         code, problem = stack.call(f"/v1/rollouts/{rollout}/{action}", {})
-        assert (code, problem["code"]) == (422, "invalid_rollout")
+        assert (code, problem["code"]) == (409, "rollout_state_conflict")
         assert "is over: rolled_back, enough; start another one" in problem["detail"]
     assert "no rollout" in refusal(stack, "status", "nothing")
 

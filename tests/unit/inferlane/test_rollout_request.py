@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.rollout import Action, Check, Command, Step, decode_rollout, encode_rollout, key_of
+from inferlane.contracts.rollout import (
+    Action,
+    Check,
+    Command,
+    Phase,
+    RolloutState,
+    Step,
+    Then,
+    decode_rollout,
+    encode_rollout,
+    key_of,
+)
 from inferlane.contracts.rollout_request import (
     RolloutRequest,
     read_request,
@@ -180,3 +191,13 @@ def test_a_whole_number_with_a_point_is_an_integer_as_in_the_schema() -> None:
     assert [options.min_count for options in spec.checks.values()] == [50]
     with pytest.raises(InvalidRolloutError, match="Expected `int`, got `float`"):
         read_request({**asked, "exposure": {"failed_requests": 20.5}})
+
+
+@pytest.mark.parametrize("text", ["roll_back", "roll back"])
+def test_the_consequence_is_read_in_the_form_of_older_releases_too(text: str) -> None:
+    asked = read_request({"candidate": "v2", "checks": {"answers": {"then": text}}})
+    assert asked.checks[Check.ANSWERS].then is Then.ROLL_BACK
+    state = RolloutState(id="r", spec=spec_of(asked, model="iris", stable="v1"), phase=Phase.DRAFT)
+    written = encode_rollout(state)
+    assert b'"then":"roll_back"' in written
+    assert decode_rollout(key_of(state), written.replace(b"roll_back", text.encode())) == state
