@@ -143,7 +143,7 @@ def _callback_url(webhooks: "WebhookSettings") -> dict[str, Any]:
         "type": ["string", "null"],
         "format": "uri",
         "maxLength": MAX_URL_CHARS,
-        "description": "A URL to which the result is POSTed too, signed as Standard Webhooks asks, at a public address.",
+        "description": "A public URL to which the result is also POSTed, signed as Standard Webhooks asks.",
     }
 
 
