@@ -11,7 +11,7 @@ import msgspec
 from inferlane.contracts.rollout import RolloutState
 from inferlane.contracts.windows import WindowReport
 from inferlane.errors import UNDECODABLE, ConfigurationError, UnavailableError
-from inferlane.runtime.http.request_head import CONTENT_TYPE, encode_problem
+from inferlane.runtime.http.problem import send_problem
 from inferlane.runtime.http.server import SAFE_METHODS, foreign_host, foreign_site
 from inferlane.runtime.runfile import is_loopback
 
@@ -235,10 +235,7 @@ class Guard:
         if reason is None:
             await self._app(scope, receive, send_guarded)
             return
-        body = encode_problem(403, "forbidden", reason)
-        answer = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(body))]
-        await send_guarded({"type": "http.response.start", "status": 403, "headers": answer})
-        await send({"type": "http.response.body", "body": body})
+        await send_problem(send_guarded, 403, "forbidden", reason)
 
 
 def refusal(

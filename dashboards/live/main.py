@@ -21,7 +21,7 @@ from dashboards.live.dead_letter_tally import DeadLetterTally
 from dashboards.live.observer import DeploymentObserver, Parts, SnapshotFeed
 from inferlane.errors import InferlaneError, OverloadedError
 from inferlane.runtime.http.api_address import ApiAddress
-from inferlane.runtime.http.request_head import CONTENT_TYPE
+from inferlane.runtime.http.problem import CONTENT_TYPE
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.ops import OpsApp

@@ -3,11 +3,14 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
+from inferlane.errors import quoted
+from inferlane.runtime.http.problem import send_problem
 from inferlane.runtime.http.server import LocalGuard, serve_http
 from inferlane.runtime.runfile import is_loopback
 
@@ -22,7 +25,7 @@ Consumers = Callable[[], Mapping[str, object]]
 
 
 _READS = frozenset({"GET", "HEAD"})
-_ALLOWED = ("GET", "HEAD", "OPTIONS")
+_ALLOW = (b"allow", b"GET, HEAD, OPTIONS")
 # Rendering the metrics takes milliseconds of the event loop, and needs no key: an answer is reused for this many times
 # its rendering time, so that all scrapers together take at most a twentieth of the time.
 _REUSE_FACTOR = 20
@@ -66,17 +69,20 @@ class OpsApp:
             return
         path, method = scope["path"], scope["method"]
         is_known = path == "/metrics" or path in self._checks
-        if is_known and method not in _READS:
-            # For other methods the answer only names the allowed ones.
-            status = 200 if method == "OPTIONS" else 405
-            await _respond(send, status, b"", "text/plain", allow=", ".join(_ALLOWED))
+        if not is_known:
+            detail = f"there is no {quoted(path)}; this port has {', '.join(['/metrics', *self._checks])}"
+            await send_problem(send, HTTPStatus.NOT_FOUND, "not_found", detail)
+        elif method == "OPTIONS":
+            await send({"type": "http.response.start", "status": HTTPStatus.NO_CONTENT.value, "headers": [_ALLOW]})
+            await send({"type": "http.response.body", "body": b""})
+        elif method not in _READS:
+            detail = f"{path} is for GET and HEAD, not for {quoted(method)}"
+            await send_problem(send, HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", detail, headers=(_ALLOW,))
         elif path == "/metrics":
             await _respond(send, 200, EXPOSITION.text(), CONTENT_TYPE_LATEST)
-        elif path in self._checks:
+        else:
             status, body = health_body(self._checks[path](), self._consumers(), self._versions())
             await _respond(send, status, body, "application/json")
-        else:
-            await _respond(send, 404, b'{"detail":"this port has /metrics, /livez and /readyz"}', "application/json")
 
 
 def health_body(
@@ -100,10 +106,8 @@ def health_body(
     return (200 if well else 503), msgspec.json.encode(body)
 
 
-async def _respond(send: Any, status: int, body: bytes, content_type: str, *, allow: str | None = None) -> None:
+async def _respond(send: Any, status: int, body: bytes, content_type: str) -> None:
     headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
-    if allow is not None:
-        headers.append((b"allow", allow.encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

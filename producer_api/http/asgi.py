@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from starlette.routing import BaseRoute, Route
@@ -68,7 +69,8 @@ class HeadAndOptions:
                 scope = {**scope, "method": "GET", IS_HEAD: True}
             elif scope["method"] == "OPTIONS" and (allowed := allowed_methods(self._routes, scope["path"])):
                 headers = ((b"allow", ", ".join(allowed).encode()),)
-                await PlainResponse(200, b"", b"text/plain", headers).send(send)
+                await send({"type": "http.response.start", "status": HTTPStatus.NO_CONTENT.value, "headers": headers})
+                await send({"type": "http.response.body", "body": b""})
                 return
         await self._app(scope, receive, send)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from inferlane import errors
 from inferlane.contracts.results import CANCELLED, EXPIRED, Result
-from inferlane.runtime.http.request_head import CONTENT_TYPE, encode_problem
+from inferlane.runtime.http.problem import CONTENT_TYPE, encode_problem
 from producer_api.http.asgi import PlainResponse
 
 _PROBLEM = CONTENT_TYPE.encode()

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from inferlane.runtime.http.request_head import CONTENT_TYPE
+from inferlane.runtime.http.problem import CONTENT_TYPE
 from producer_api.http.asgi import (
     EMBEDDINGS_PATH,
     V2_MODEL_PATH,
@@ -65,7 +65,10 @@ def predict_operation() -> dict[str, Any]:
             "200": {"description": "The predictions.", "content": json_of("Prediction")},
             "202": {
                 "description": "Accepted; the result will be at `Location`.",
-                "headers": {"Location": {"schema": {"type": "string"}}},
+                "headers": {
+                    "Location": {"schema": {"type": "string"}},
+                    "Preference-Applied": {"schema": {"type": "string"}, "description": "`respond-async`, if asked."},
+                },
                 "content": json_of("Queued"),
             },
             **{status: problem_of(description) for status, description in CALL_PROBLEMS.items()},

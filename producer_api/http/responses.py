@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import Response
 
-from inferlane.runtime.http.request_head import CONTENT_TYPE
+from inferlane.runtime.http.problem import CONTENT_TYPE
 from producer_api.http.asgi import EMBEDDINGS_PATH, PlainResponse, is_v2
 from producer_api.http.error_responses import UnconfirmedError, problem, problem_of
 
@@ -72,16 +72,19 @@ def health_response(name: str, checks: "Mapping[str, bool]") -> PlainResponse:
 
 
 async def compressed(response: PlainResponse, accept_encoding: bytes | None) -> PlainResponse:
-    """Return the response in the coding that the client prefers, gzip of equals; unchanged if it wants none."""
+    """Return the response in the coding that the client prefers, gzip of equals; as it is if it wants none."""
+    if len(response.body) < _COMPRESSED_FROM_BYTES:
+        return response
+    # Also where it is not compressed, so that no cache keeps that form for a client that prefers another.
+    response = response._replace(headers=(*response.headers, (b"vary", b"accept-encoding")))
     coding = preferred_coding(accept_encoding) if accept_encoding else None
-    if coding is None or len(response.body) < _COMPRESSED_FROM_BYTES:
+    if coding is None:
         return response
     if len(response.body) >= _IN_THREAD_BYTES:
         body = await asyncio.to_thread(_deflated, response.body, coding)
     else:
         body = _deflated(response.body, coding)
-    headers = (*response.headers, (b"content-encoding", coding), (b"vary", b"accept-encoding"))
-    return response._replace(body=body, headers=headers)
+    return response._replace(body=body, headers=(*response.headers, (b"content-encoding", coding)))
 
 
 def _deflated(body: bytes, coding: bytes) -> bytes:

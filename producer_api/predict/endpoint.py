@@ -3,6 +3,7 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -92,6 +93,8 @@ def prediction_path(request_id: str) -> str:
 # Parsing a larger body would block the event loop for longer than a whole call takes.
 _READ_ON_LOOP_BYTES = 1024 * 1024
 _TRACE_PARENT = TRACE_PARENT.encode()
+# RFC 7240, section 3.
+_RESPONDED_ASYNC = (b"preference-applied", b"respond-async")
 # Headers of calls that are not served directly.
 _NEED_ASGI = frozenset({b"content-encoding", b"idempotency-key"})
 
@@ -188,7 +191,10 @@ class PredictEndpoint:
                 result = await submit(disconnect=disconnect)
         else:
             result = await submit()
-        return response_of(self._format, exchange, result)
+        response = response_of(self._format, exchange, result)
+        if waits_for_result or response.status != HTTPStatus.ACCEPTED:
+            return response
+        return response._replace(headers=(*response.headers, _RESPONDED_ASYNC))
 
     async def _read(self, scope: Any, body: bytes, origin: CallOrigin) -> "Call":
         if len(body) <= _READ_ON_LOOP_BYTES:

@@ -252,10 +252,10 @@ def test_head_and_options_answer_as_http_wants(keyed: KeyedStack) -> None:
     reads, writes = "GET, HEAD, OPTIONS", "OPTIONS, POST"
     for path in ("/v2", "/v2/health/ready", "/v2/models", "/v2/models/iris", "/v2/models/iris/versions/v1/ready"):
         assert ask("HEAD", path) == (200, None, b"")
-        assert ask("OPTIONS", path) == (200, reads, b"")
+        assert ask("OPTIONS", path) == (204, reads, b"")
         assert ask("DELETE", path)[:2] == (405, reads)
     for path in ("/v2/models/iris/infer", "/v2/models/iris/versions/v1/infer", "/v2/repository/index"):
-        assert ask("OPTIONS", path) == (200, writes, b"")
+        assert ask("OPTIONS", path) == (204, writes, b"")
         status, allow, body = ask("GET", path)
         assert (status, allow, list(json.loads(body))) == (405, writes, ["error"])
     assert ask("OPTIONS", "/v2/nothing")[0] == 404

@@ -1,6 +1,7 @@
 """The API, the ops port and the dashboard read messages by the same rules, whatever they answer."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -100,3 +101,33 @@ async def test_another_method_gets_the_name_of_the_right_one(
     assert status.split(b" ")[1] == b"405"
     allowed = [header.partition(b": ")[2] for header in headers if header.startswith(b"allow: ")]
     assert [set(value.split(b", ")) for value in allowed] == [set(methods.split(b", "))]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [(b"GET", b"/nothing", 404), (b"POST", b"/livez", 405)])
+async def test_the_ops_port_answers_with_problem_documents(
+    tmp_path: Path, method: bytes, path: bytes, status: int
+) -> None:
+    asked = method + b" " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    async with opened("ops", tmp_path) as port, asyncio.timeout(LIMIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(asked)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\ncontent-type: application/problem+json\r\n" in head + b"\r\n"
+    problem = json.loads(body)
+    assert (problem["status"], path.decode() in problem["detail"]) == (status, True)
+
+
+@pytest.mark.parametrize(("kind", "path"), [("api", b"/v1/models"), ("ops", b"/metrics")])
+async def test_options_are_answered_without_a_body(tmp_path: Path, kind: str, path: bytes) -> None:
+    asked = b"OPTIONS " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    async with opened(kind, tmp_path) as port, asyncio.timeout(LIMIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(asked)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+    assert (head.startswith(b"HTTP/1.1 204 "), body) == (True, b"")
+    assert b"\r\nallow: GET, HEAD, OPTIONS" in head
+    assert b"content-length" not in head
+    assert b"transfer-encoding" not in head

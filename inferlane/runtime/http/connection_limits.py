@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from inferlane.runtime.http.request_head import CONTENT_TYPE, Refusal, RefusedError, encode_problem
+from inferlane.runtime.http.problem import Refusal, send_problem
+from inferlane.runtime.http.request_head import RefusedError
 
 if TYPE_CHECKING:
     from inferlane.runtime.settings import PortSettings
@@ -95,20 +96,15 @@ class ProbesOnly:
         if scope["path"] in _PROBES:
             await self._app(scope, receive, send)
             return
-        body = encode_problem(
+        await send_problem(
+            send,
             HTTPStatus.SERVICE_UNAVAILABLE,
             "too_many_connections",
             f"{self._limit} connections are open here, which is the limit; try again, or raise "
             "INFERLANE_MAX_CONNECTIONS and the limit of open files",
             retryable=True,
+            headers=((b"retry-after", b"1"),),
         )
-        headers = [
-            (b"content-type", CONTENT_TYPE.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"retry-after", b"1"),
-        ]
-        await send({"type": "http.response.start", "status": HTTPStatus.SERVICE_UNAVAILABLE.value, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
 
 
 _HEAD = b"HTTP/1.1 "

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import httptools
 
 from inferlane.runtime.http.connection_limits import connection_limit
+from inferlane.runtime.http.problem import STOPPING, closing_answer
 from inferlane.runtime.http.protocol import LimitedProtocol
-from inferlane.runtime.http.request_head import STOPPING, closing_answer
 from inferlane.runtime.http.whole_response import whole_response
 
 if TYPE_CHECKING:

@@ -19,14 +19,8 @@ from inferlane.runtime.http.connection_limits import (
     too_slow,
 )
 from inferlane.runtime.http.draining_protocol import DrainingProtocol
-from inferlane.runtime.http.request_head import (
-    HTTP_1_0,
-    Refusal,
-    RefusedError,
-    check_head,
-    closing_answer,
-    without_upgrade,
-)
+from inferlane.runtime.http.problem import Refusal, closing_answer
+from inferlane.runtime.http.request_head import HTTP_1_0, RefusedError, check_head, without_upgrade
 from inferlane.runtime.http.whole_response import WholeResponseCycle
 
 if TYPE_CHECKING:

@@ -7,64 +7,11 @@ another's request (request smuggling). So every ambiguous head is refused. Sourc
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import msgspec
-
 from inferlane.errors import quoted
-
-CONTENT_TYPE = "application/problem+json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """The reason why a message is not served, and the status of the answer."""
-
-    status: HTTPStatus
-    code: str
-    detail: str
-    retryable: bool = False
-
-
-STOPPING = Refusal(
-    status=HTTPStatus.SERVICE_UNAVAILABLE,
-    code="unavailable",
-    detail="this process stops, and the call had no answer within the time for that; send it again",
-    retryable=True,
-)
-
-
-def encode_problem(
-    status: int, code: str, detail: str, *, title: str | None = None, retryable: bool = False, **more: Any
-) -> bytes:
-    """Encode a problem document. Source: RFC 9457, section 3."""
-    return msgspec.json.encode(
-        {
-            "type": f"urn:inferlane:problem:{code}",
-            "title": title or HTTPStatus(status).phrase,
-            "status": status,
-            "detail": detail,
-            "code": code,
-            "retryable": retryable,
-            **more,
-        }
-    )
-
-
-def closing_answer(refusal: Refusal, *, with_body: bool = True) -> bytes:
-    """Encode a whole response that refuses a message and announces the end of the connection."""
-    status = refusal.status
-    body = encode_problem(status, refusal.code, refusal.detail, retryable=refusal.retryable)
-    retry = "retry-after: 1\r\n" if refusal.retryable else ""
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {CONTENT_TYPE}\r\n"
-        f"content-length: {len(body)}\r\n{retry}connection: close\r\n\r\n"
-    )
-    return head.encode() + body if with_body else head.encode()
-
+from inferlane.runtime.http.problem import Refusal
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case."""

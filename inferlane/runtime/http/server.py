@@ -10,6 +10,7 @@ import errno
 import socket
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache, partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ import uvicorn
 from inferlane.errors import ConfigurationError, quoted
 from inferlane.runtime.http.direct_calls import DirectHandler, DirectProtocol, direct_of, limited_protocol
 from inferlane.runtime.http.listen_address import ListenAddress
-from inferlane.runtime.http.request_head import CONTENT_TYPE, encode_problem
+from inferlane.runtime.http.problem import send_problem
 from inferlane.runtime.runfile import is_loopback
 from inferlane.runtime.service import essential
 
@@ -151,7 +152,6 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # `none` is a call by the user: an address that was typed in, or a tool of the browser.
 _OWN_SITES = frozenset({"same-origin", "none"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_FORBIDDEN = 403
 
 
 class LocalGuard:
@@ -164,19 +164,14 @@ class LocalGuard:
     def __call__(self, scope: Any, receive: Any, send: Any) -> "Awaitable[None]":
         """Return the app's own coroutine: one of ours around it would cost each step of the call."""
         reason = self._refusal(scope) if scope["type"] == "http" else None
-        served: Awaitable[None] = self._app(scope, receive, send) if reason is None else self._refuse(reason, send)
+        if reason is not None:
+            return send_problem(send, HTTPStatus.FORBIDDEN, "forbidden", reason)
+        served: Awaitable[None] = self._app(scope, receive, send)
         return served
 
     def direct(self, scope: Any) -> DirectHandler | None:
         """Return what serves calls with this head directly: what the guard looks at is all in the head."""
         return direct_of(self._app, scope) if self._refusal(scope) is None else None
-
-    @staticmethod
-    async def _refuse(reason: str, send: Any) -> None:
-        body = encode_problem(_FORBIDDEN, "forbidden", reason)
-        headers = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": _FORBIDDEN, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
 
     def _refusal(self, scope: Any) -> str | None:
         headers = dict(scope["headers"])

@@ -285,6 +285,8 @@ async def test_preferences_in_several_headers_are_those_of_one() -> None:
         asynchronous = [await ask(ROW, b"Prefer: wait=5", b"Prefer: respond-async") for _ in range(3)]
     assert scene.asgi_calls == 5
     assert all(response.startswith(b"HTTP/1.1 202 ") for response in waits + asynchronous)
+    applied = b"\r\npreference-applied: respond-async\r\n"
+    assert [applied in response for response in waits + asynchronous] == [False] * 3 + [True] * 3
 
 
 @pytest.mark.parametrize("outcome", [None, UnavailableError("the broker was away")], ids=["accepted", "refused"])

@@ -278,9 +278,9 @@ async def test_a_response_is_compressed_where_that_is_asked(size: int) -> None:
         assert len(packed.body) < size / 10
 
 
-async def test_a_small_response_and_one_nobody_wants_compressed_stay_as_they_are() -> None:
+async def test_a_small_response_stays_as_it_is_and_a_large_one_says_that_its_form_varies() -> None:
     small = PlainResponse(200, b"{}", b"application/json")
     assert await compressed(small, b"gzip") is small
     large = PlainResponse(200, b"x" * 5_000, b"application/json")
-    assert await compressed(large, None) is large
-    assert await compressed(large, b"br") is large
+    for accepted in (None, b"br"):
+        assert await compressed(large, accepted) == large._replace(headers=((b"vary", b"accept-encoding"),))
