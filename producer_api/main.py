@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from inferlane.errors import ConfigurationError, clipped
-from inferlane.runtime.catalog_table import CatalogFollower, CatalogTable
+from inferlane.runtime.followed_tables import FollowedTables
 from inferlane.runtime.http.certificate import CertificateFiles, PortCertificate
 from inferlane.runtime.http.server import serve_http
 from inferlane.runtime.kafka.lag import BacklogReader
@@ -21,10 +21,8 @@ from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
-from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
 from inferlane.runtime.service import Startup
 from inferlane.runtime.service_clients import open_service_clients
-from inferlane.runtime.split_table import SplitFollower, SplitTable
 from inferlane.runtime.tracing import enter_tracing
 from models.live_catalog import LiveCatalog
 from models.store_reader import read_store
@@ -168,20 +166,9 @@ async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncE
     store = ResultStore(
         redis, redis_url=settings.store.redis_url, result_ttl_s=settings.store.result_ttl_s, names=settings.stack.names
     )
-    splits = SplitTable()
-    follower = SplitFollower(settings.kafka, settings.stack.names, splits)
-    await startup.wait_for("topics", follower.start)
-    stack.push_async_callback(follower.close)
-    table = CatalogTable()
-    catalog = LiveCatalog(base, table)
-    catalog_follower = CatalogFollower(settings.kafka, settings.stack.names, table)
-    await startup.wait_for("topics", catalog_follower.start)
-    stack.push_async_callback(catalog_follower.close)
+    tables = await FollowedTables.open(stack, settings.kafka, settings.stack.names, startup)
+    splits, catalog = tables.splits, LiveCatalog(base, tables.catalog)
     catalog.check_serves(lack)
-    rollouts = RolloutTable()
-    rollout_follower = RolloutFollower(settings.kafka, settings.stack.names, rollouts)
-    await startup.wait_for("topics", rollout_follower.start)
-    stack.push_async_callback(rollout_follower.close)
     pending = PendingRequests(store, redis, instance=uuid.uuid4().hex, max_waiters=settings.api.max_waiting_requests)
     stack.push_async_callback(pending.close)
     await startup.wait_for("store", pending.start)
@@ -260,10 +247,10 @@ async def _start(settings: "Settings", base: "Catalog", lack: str, stack: AsyncE
         exposition=SharedMetrics(read_peers(settings.api.peers)),
         streams=EventStreams(settings.api, waits=submitter.waits, responses=responses, clock=clock),
         splits=splits,
-        follower=follower,
-        rollouts=rollouts,
-        rollout_follower=rollout_follower,
-        catalog_follower=catalog_follower,
+        follower=tables.split_follower,
+        rollouts=tables.rollouts,
+        rollout_follower=tables.rollout_follower,
+        catalog_follower=tables.catalog_follower,
         feedback_store=FeedbackStore(
             redis,
             redis_url=settings.store.redis_url,

@@ -26,6 +26,7 @@ COMPOSERS = frozenset(
         "producer_api/main.py",
         "producer_api/routes/dependencies.py",
         "router/main.py",
+        "router/rollouts/composition.py",
         "webhook_sender/main.py",
         "workers/hosted_version.py",
         "workers/main.py",
