@@ -103,7 +103,7 @@ class CandidateWatch:
         await self._reader.close()
 
     def forget(self, state: "RolloutState") -> None:
-        """Forget a rollout of which nothing is left to do."""
+        """Forget a rollout on which nobody decides here."""
         self._sent.pop(state.id, None)
         for waiting in self._subscriptions(state.spec).values():
             self._ages.pop(waiting, None)

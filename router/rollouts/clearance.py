@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -35,8 +36,8 @@ class Clearance:
     ) -> None:
         self._reroute = reroute
         self._retry_failed = retry_failed
-        self._moves: dict[str, asyncio.Task[object]] = {}
-        self._retries: dict[str, asyncio.Task[int]] = {}
+        self._moves: dict[str, asyncio.Task[Any]] = {}
+        self._retries: dict[str, asyncio.Task[Any]] = {}
 
     async def close(self) -> None:
         """Cancel its tasks; a successor starts them again."""
@@ -45,10 +46,12 @@ class Clearance:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def forget(self, rollout: str) -> None:
-        """Forget a rollout of which nothing is left to do."""
-        self._moves.pop(rollout, None)
-        self._retries.pop(rollout, None)
+    def forget(self, state: RolloutState) -> None:
+        """Forget a rollout on which nobody decides here; what was begun for it goes on to its end."""
+        for tasks in (self._moves, self._retries):
+            task = tasks.get(state.id)
+            if task is not None:
+                task.add_done_callback(partial(_ended, tasks, state.id))
 
     def is_backlog_done(self, state: RolloutState, pool: "CandidatePool", *, now_s: float) -> bool:
         """Whether nothing of the candidate's backlog is left to wait for; begins to move it where that is due."""
@@ -74,6 +77,13 @@ class Clearance:
             return None
         retry = _begun(self._retries, state, lambda: self._retry_failed(state), on_error="failed_requests_not_retried")
         return retry.result() if retry.done() else None
+
+
+def _ended(tasks: dict[str, asyncio.Task[Any]], rollout: str, task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.warning("clearance_not_finished", rollout=rollout, error=repr(task.exception()))
+    if tasks.get(rollout) is task:
+        del tasks[rollout]
 
 
 def _begun(

@@ -161,16 +161,20 @@ class RolloutHost:
         """Read the decisions of the last owner: no decision may use an older state."""
         await self._read_to_end()
         self._term = term
+        for state in list(self._held.values()):
+            if (known := self._rollouts.find(state.id)) is None or self._is_done(known):
+                self._forget(state)
         self._held.clear()
         self._replaced.clear()
 
     async def _take_over(self) -> None:
         """Write the states of other hosts again under a larger generation: from then on they are ours."""
+        self._replaced.intersection_update(state.id for state in self._rollouts.states)
         for state in self._rollouts.states:
             ours = self._held.get(state.id)
             if ours is not None and state.generation > ours.generation:
                 log.warning("rollout_taken_over", rollout=state.id, generation=state.generation)
-                del self._held[state.id]
+                self._forget(ours)
                 self._replaced.add(state.id)
             if state.id in self._held or state.id in self._replaced or self._is_done(state):
                 continue
@@ -231,11 +235,14 @@ class RolloutHost:
         if not has_told(after):
             after = await self._tell(after)
         if self._is_done(after):
-            self._held.pop(state.id, None)
-            self._written_s.pop(state.id, None)
-            for part in (self._outside, self._clearance):
-                part.forget(state.id)
-            self._watch.forget(state)
+            self._forget(after)
+
+    def _forget(self, state: RolloutState) -> None:
+        """Forget a rollout on which this host decides no more."""
+        for held in (self._held, self._written_s):
+            held.pop(state.id, None)
+        for part in (self._outside, self._clearance, self._watch):
+            part.forget(state)
 
     async def _tell(self, state: RolloutState) -> RolloutState:
         """The state once its receivers will be told of it; the state is written first, and nobody is told of less."""
@@ -252,11 +259,9 @@ class RolloutHost:
         return told
 
     async def _observe(self, state: RolloutState, now_s: float) -> Window:
-        spec, windows = state.spec, self._outcomes.windows
+        spec, windows, outcomes = state.spec, self._outcomes.windows, self._outcomes_settings
         candidate, stable = (windows.slots_of(spec.model, version) for version in (spec.candidate, spec.stable))
-        closed, opened, through = lane_slots(
-            state, candidate, stable, slot_s=self._outcomes_settings.slot_s, now_s=now_s
-        )
+        closed, opened, through = lane_slots(state, candidate, stable, slot_s=outcomes.slot_s, now_s=now_s)
         pool = await self._watch.look(state, candidate, now_s=now_s)
         split = self._splits.get(spec.model)
         if self._splits.is_newest_passed_over(spec.model):
@@ -273,9 +278,7 @@ class RolloutHost:
             retried=self._clearance.retried(state, is_backlog_done=is_backlog_done),
             left=left_of(state, pool),
             readings=self._outside.of(state),
-            in_doubt=in_doubt(
-                state, (candidate, stable), outcomes=self._outcomes_settings, lag_records=pool.lag_records
-            ),
+            in_doubt=in_doubt(state, (candidate, stable), outcomes=outcomes, lag_records=pool.lag_records),
         )
 
     async def _write_split(self, split: "Split | None", *, over: "Split | None") -> None:

@@ -139,11 +139,11 @@ class OutsideReader:
         stable = await self._feedback.by_day(spec.model, spec.stable, kind, days)
         return feedback_reading(candidate, stable)
 
-    def forget(self, rollout: str) -> None:
-        """Forget a rollout that is over."""
-        self._asked_s.pop(rollout, None)
-        self._held = {key: held for key, held in self._held.items() if key[0] != rollout}
-        task = self._reading.pop(rollout, None)
+    def forget(self, state: RolloutState) -> None:
+        """Forget a rollout on which nobody decides here."""
+        self._asked_s.pop(state.id, None)
+        self._held = {key: held for key, held in self._held.items() if key[0] != state.id}
+        task = self._reading.pop(state.id, None)
         if task is not None:
             task.cancel()
 

@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pytest
@@ -342,6 +342,41 @@ async def test_what_a_replaced_host_still_writes_is_passed_over(settings: Settin
         found = late.splits.get("iris")
         assert found is not None
         assert found.generation > 1
+
+
+class Forgetting(Probed):
+    """Notes what is forgotten."""
+
+    forgotten: ClassVar[list[str]] = []
+
+    def forget(self, state: RolloutState) -> None:
+        super().forget(state)
+        self.forgotten.append(state.id)
+
+
+@pytest.mark.parametrize("is_owner_again", [True, False], ids=["after another owner", "replaced while it decides"])
+async def test_a_host_forgets_a_rollout_that_another_one_went_on_with(
+    settings: Settings, producer: BatchProducer, *, is_owner_again: bool
+) -> None:
+    """Guards `_forget`: only a rollout that ended in one term of one host was ever forgotten."""
+    Forgetting.forgotten.clear()
+    await publish_rollout(settings.kafka, settings.stack.names, command(Action.START, spec=SPEC))
+    async with (
+        Replica(settings, producer, failing=0.5, watch=Forgetting) as old,
+        Replica(settings, producer, failing=0.5) as new,
+    ):
+        await old.decide()
+        await old.decide()
+        if is_owner_again:
+            old.outcomes.owns_outcomes = False
+            await new.finish()
+            await old.decide()
+            old.outcomes.owns_outcomes, old.outcomes.assignments = True, 2
+        else:
+            await new.decide()
+        assert Forgetting.forgotten == []
+        await old.decide()
+        assert Forgetting.forgotten == ["iris-1"]
 
 
 async def test_a_split_made_by_hand_pauses_and_a_person_goes_on(settings: Settings, producer: BatchProducer) -> None:

@@ -29,11 +29,16 @@ class Moves:
     def __init__(self) -> None:
         self.moved = asyncio.Event()
         self.begun = 0
+        self.is_cancelled = False
         self.clearance = Clearance(reroute=self._reroute, retry_failed=self._retry)
 
     async def _reroute(self, _: RolloutSpec) -> None:
         self.begun += 1
-        await self.moved.wait()
+        try:
+            await self.moved.wait()
+        except asyncio.CancelledError:
+            self.is_cancelled = True
+            raise
 
     async def _retry(self, _: RolloutState) -> int:
         return 0
@@ -93,3 +98,14 @@ def test_the_weight_is_gone_with_the_abort_whatever_waits(backlog: str) -> None:
     decision = step(state, Window(split=weight, pool=WORKING), SOON)
     assert decision.split is not None
     assert decision.split.weights == {"v1": 1.0}
+
+
+async def test_a_move_of_a_rollout_that_is_forgotten_ends_with_the_router() -> None:
+    """Guards `Clearance.forget`: a task that nobody held could be collected, and `close` did not end it."""
+    moves, state = Moves(), state_of("reroute")
+    assert not moves.clearance.is_backlog_done(state, WORKING, now_s=SOON)
+    await asyncio.sleep(0)
+    moves.clearance.forget(state)
+    async with asyncio.timeout(10):
+        await moves.clearance.close()
+    assert moves.is_cancelled
