@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
 
-if TYPE_CHECKING:
-    from aiokafka import ConsumerRecord
-
-
 def refusal(record: "ConsumerRecord", lane: Lane, headers: RequestHeaders, error: InferlaneError) -> Reply:
     """The terminal reply of a record that cannot be routed: the request failed, and its record is dead-lettered."""
     return Reply(

@@ -10,7 +10,7 @@ import psutil
 import structlog
 
 from inferlane.contracts.kafka_record import OutRecord
-from inferlane.contracts.outcomes import LABEL_CHARS, LatencySketches, OutcomeSummary, Sketch, encode_summary
+from inferlane.contracts.outcomes import LABEL_CHARS, OTHER, LatencySketches, OutcomeSummary, Sketch, encode_summary
 from inferlane.contracts.record import JSON_CONTENT
 from inferlane.contracts.results import Status
 from inferlane.errors import InferlaneError, ModelError
@@ -21,8 +21,6 @@ from workers.rollout_tallies import RolloutTallies
 # An idle worker still sends summaries this often. Shorter writes empty records; longer makes the shortest window (10 s)
 # miss workers.
 _HEARTBEAT_S = 5.0
-# The label of predictions without a class name.
-_OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +172,7 @@ class OutcomeRecorder:
             return {}
         # Add, do not assign: two labels may be equal after they are cut, and a class may be called `other`.
         named: Counter[str] = Counter()
-        for label, count in zip((*self._labels, _OTHER), (*counts[1:-1], counts[0] + counts[-1]), strict=True):
+        for label, count in zip((*self._labels, OTHER), (*counts[1:-1], counts[0] + counts[-1]), strict=True):
             if count:
                 named[label] += int(count)
         return dict(named)

@@ -18,9 +18,8 @@ from inferlane.contracts.lane_tallies import (
     value_labels,
 )
 from inferlane.contracts.naming import Lane
-from inferlane.contracts.outcomes import LABEL_CHARS
-from inferlane.contracts.results import CANCELLED, Status
-from inferlane.errors import DecodeError, InvalidInputError
+from inferlane.contracts.outcomes import LABEL_CHARS, OTHER
+from inferlane.contracts.results import NO_FAULTS_OF_A_VERSION, Status
 from workers.replies import Predictions
 from workers.row_comparison import is_finite
 
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
     from inferlane.runtime.delivery import Reply
     from models.catalog import ModelVersion
     from workers.batching import Batch, InferredRequest
-
-# Errors of the sender and cancellations are no faults of a version, as in the recording rule of the error ratio.
-_SENDER_FAULTS = frozenset({DecodeError.code, InvalidInputError.code, CANCELLED})
-_OTHER = "other"
 
 
 @dataclass(slots=True)
@@ -57,7 +52,7 @@ class RolloutTallies:
     """Adds up marked requests until they are taken for a summary. One event loop; costs nothing without a rollout."""
 
     def __init__(self, version: "ModelVersion") -> None:
-        self._labels = (*(label[:LABEL_CHARS] for label in version.classes), _OTHER)
+        self._labels = (*(label[:LABEL_CHARS] for label in version.classes), OTHER)
         self._predictions = Predictions(version)
         self._held: dict[tuple[str, Lane, bool], _Counts] = {}
 
@@ -75,7 +70,7 @@ class RolloutTallies:
                 one.request.headers.request_id for one in ours if one.outputs is not None and not is_finite(one.outputs)
             }
             for reply in replies:
-                if reply.rollout == rollout and reply.result.error_code not in _SENDER_FAULTS:
+                if reply.rollout == rollout and reply.result.error_code not in NO_FAULTS_OF_A_VERSION:
                     _count(counts, reply, is_odd=reply.result.request_id in odd)
             if batch.run is not None:
                 rows = sum(one.request.rows for one in batch.run.inferred)
@@ -89,7 +84,7 @@ class RolloutTallies:
         counts = self._counts(rollout, Lane.BULK, is_shadow=True)
         if counts is None:
             return
-        senders = sum(count for code, count in found.failures.items() if code in _SENDER_FAULTS)
+        senders = sum(count for code, count in found.failures.items() if code in NO_FAULTS_OF_A_VERSION)
         counts.requests += found.copies - senders
         counts.failed += found.failed - senders
         counts.expired += found.expired

@@ -8,7 +8,7 @@ import msgspec
 
 from inferlane.contracts.record import RequestHeaders
 from inferlane.contracts.wire.short_heads import short_head, whole_head
-from inferlane.errors import UNDECODABLE, DecodeError, InferlaneError, clipped
+from inferlane.errors import UNDECODABLE, DecodeError, InferlaneError, InvalidInputError, clipped
 
 _T = TypeVar("_T")
 
@@ -19,6 +19,9 @@ _DETAIL_LIMIT_CHARS = 2_000
 
 CANCELLED = "cancelled"
 """The `error_code` of a cancelled request."""
+
+NO_FAULTS_OF_A_VERSION = frozenset({DecodeError.code, InvalidInputError.code, CANCELLED})
+"""The `error_code`s of requests that any version would have failed: errors of the sender, and cancellations."""
 
 
 EXPIRED = "deadline_exceeded"

@@ -13,8 +13,8 @@ from inferlane.contracts.dead_letters import DeadLetter, headers_of, read_dead_l
 from inferlane.contracts.kafka_record import OutRecord, check_size, format_time
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import FALLBACK, FALLEN_BACK_FROM, REQUEST_TYPE, ROLLOUT, RequestHeaders
-from inferlane.contracts.results import CANCELLED, Accepted, Result
-from inferlane.errors import DecodeError, InvalidInputError, InvalidRequestError, RecordRefusedError
+from inferlane.contracts.results import NO_FAULTS_OF_A_VERSION, Accepted, Result
+from inferlane.errors import DecodeError, InvalidRequestError, RecordRefusedError
 from inferlane.runtime.kafka.clients import partitions_of, record_limit_bytes
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_reader import read_since
@@ -34,8 +34,6 @@ log = structlog.get_logger(__name__)
 
 # Headers that a replay writes anew, and headers of a trial, which it drops: a replay counts in no rollout.
 _REPLACED = {"ce_type", "ce_id", "ce_attempt", "ce_deadline", "ce_time", FALLBACK, FALLEN_BACK_FROM, ROLLOUT}
-# Errors of the sender: every version refuses the request.
-_SENDER_FAULTS = frozenset({DecodeError.code, InvalidInputError.code, CANCELLED})
 
 
 class NotReplayableError(InvalidRequestError):
@@ -262,7 +260,7 @@ async def retry_failed(
     async with aclosing(matching_dead_letters(kafka, names, selection, on_skipped=lambda _: None)) as letters:
         async for found in letters:
             key, headers = found.headers.key, found.headers
-            if headers.rollout != rollout or key in sent or found.letter.cause.reason in _SENDER_FAULTS:
+            if headers.rollout != rollout or key in sent or found.letter.cause.reason in NO_FAULTS_OF_A_VERSION:
                 continue
             try:
                 await replayer.send(found.letter, to_version=spec.stable, is_routed=True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from inferlane.contracts.lane_tallies import ANSWER_CLUSTERS, LaneTally, value_of
+from inferlane.contracts.outcomes import OTHER
 from router.rollouts.clusters import log_mixture
 from router.rollouts.statistics import OTHER_ODDS, Floats, log_evidence, log_mean, log_ratios
 
 # The classes that are counted one by one; all others are one class.
 _MAX_CLASSES = 32
-_OTHER = "other"
 # The number of stable values before deciles are taken, and the share at which one value is a bin of its own.
 VALUES_FOR_EDGES = 200
 _DECILES = np.arange(0.1, 0.95, 0.1)
@@ -128,7 +128,7 @@ def _with_labels(known: Answers, said: list[str]) -> Answers:
     labels = known.labels
     for label in said:
         if label not in labels and len(labels) < _MAX_CLASSES:
-            labels = (*labels, label if len(labels) < _MAX_CLASSES - 1 else _OTHER)
+            labels = (*labels, label if len(labels) < _MAX_CLASSES - 1 else OTHER)
     more = len(labels) - len(known.labels)
     if not more:
         return known

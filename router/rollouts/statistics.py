@@ -124,20 +124,6 @@ def _variance(events: float, draws: float) -> float:
     return share * (1 - share)
 
 
-def difference(sums: PairedSums, *, alpha: float, tuned_for: float) -> Difference | None:
-    """Bounds of the difference, each wrong with a probability of at most `alpha / 2`; None before the first draw.
-
-    They are tightest after `tuned_for` draws.
-    """
-    draws = sums.exposures
-    if draws <= 0:
-        return None
-    variance = sums.own_variance + sums.variance / draws
-    half = math.sqrt(variance) * unit_width(draws, alpha=alpha, tuned_for=tuned_for)
-    estimate = (sums.events - sums.expected) / draws
-    return Difference(estimate, estimate - half, estimate + half)
-
-
 def unit_width(draws: float, *, alpha: float, tuned_for: float) -> float:
     """Half the width of the asymptotic confidence sequence for a variance of 1 (equation 9)."""
     # Equation 161 of arXiv 2103.06476v7: about the tightest at `tuned_for`.

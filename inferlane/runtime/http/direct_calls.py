@@ -39,19 +39,12 @@ class DirectHandler(Protocol):
         ...
 
 
-class OffersDirect(Protocol):
-    """An ASGI app, or a layer around one, that can serve some calls without ASGI."""
-
-    def direct(self, scope: Any) -> DirectHandler | None:
-        """Return what serves calls with the head of this ASGI scope, or None if only ASGI can.
-
-        What may change from call to call, such as a key that is revoked, is for the handler to check.
-        """
-        ...
-
-
 def direct_of(app: Any, scope: Any) -> DirectHandler | None:
-    """Return what serves calls with this head directly; None if it is not known that the app can."""
+    """Return what serves calls with the head of this ASGI scope directly; None if it is not known that the app can.
+
+    An app, or a layer around one, offers it as `direct(scope)`. What may change from call to call, such as a key that
+    is revoked, is for the handler to check.
+    """
     offer = getattr(app, "direct", None)
     handler: DirectHandler | None = None if offer is None else offer(scope)
     return handler

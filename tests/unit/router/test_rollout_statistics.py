@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.rollouts.clusters import ClusterSums, combined
 from router.rollouts.statistics import (
     MORE_ODDS,
     OTHER_ODDS,
     Draws,
     PairedSums,
-    difference,
     jensen_shannon,
     log_evidence,
     log_ratios,
@@ -76,7 +76,7 @@ def test_looking_after_every_slot_keeps_to_alpha() -> None:
 def test_bounds_are_about_the_estimate_and_become_tighter(draws: int, share: float) -> None:
     def bounds(size: int) -> tuple[float, float]:
         sums = PairedSums().plus(Draws(size, size * share), Draws(9 * size, 9 * size * share))
-        found = difference(sums, alpha=0.05, tuned_for=1_000)
+        found = combined(sums, ClusterSums(), alpha=0.05, tuned_for=1_000)
         assert found is not None
         return found.low, found.high
 
@@ -85,8 +85,8 @@ def test_bounds_are_about_the_estimate_and_become_tighter(draws: int, share: flo
 
 
 def test_no_draw_bounds_nothing() -> None:
-    assert difference(PairedSums(), alpha=0.05, tuned_for=100) is None
-    assert difference(PairedSums().plus(Draws(5, 1), Draws(0, 0)), alpha=0.05, tuned_for=100) is None
+    assert combined(PairedSums(), ClusterSums(), alpha=0.05, tuned_for=100) is None
+    assert combined(PairedSums().plus(Draws(5, 1), Draws(0, 0)), ClusterSums(), alpha=0.05, tuned_for=100) is None
 
 
 @given(st.lists(st.integers(0, 100), min_size=3, max_size=3), st.lists(st.integers(0, 100), min_size=3, max_size=3))
