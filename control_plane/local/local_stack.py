@@ -21,7 +21,14 @@ from control_plane.local.probe import Target
 from control_plane.local.profile import Profile, StackOptions
 from control_plane.local.scaled_pools import read_scaled_pools
 from control_plane.local.side_work import keep_working
-from control_plane.local.state_directory import StateFiles, TargetFile, keep_small
+from control_plane.local.state_directory import (
+    StateFiles,
+    TargetFile,
+    TargetGroup,
+    keep_small,
+    target_group,
+    target_groups,
+)
 from control_plane.local.supervisor import Supervisor
 from control_plane.local.trial_pools import TrialPools
 from control_plane.local.version_pools import VersionPools
@@ -79,6 +86,8 @@ class LocalStack:
         # What begins once the stack is ready: scaling, and following the catalogue.
         self._tasks: list[asyncio.Task[None]] = []
         self._troubles: dict[str, str] = {}
+        # What this process itself serves.
+        self._own_targets: list[TargetGroup] = []
         self._record = RunRecord(
             pid=os.getpid(),
             create_time_s=psutil.Process().create_time(),
@@ -182,7 +191,10 @@ class LocalStack:
         host, port = settings.ports.ops_host, self._pools.ops_port("autoscaler")
         ops, max_body_bytes = OpsApp(live=dict, ready=dict), settings.kafka.max_body_bytes
         async with serve_ops(ops, settings.ports, max_body_bytes=max_body_bytes, port=port):
-            log.info("autoscaler_metrics", url=f"{base_url(host, port)}/metrics")
+            url = base_url(host, port)
+            log.info("autoscaler_metrics", url=f"{url}/metrics")
+            self._own_targets = [target_group(url, component="autoscaler", pool="autoscaler", name="autoscaler")]
+            self._write()
             await autoscaler.run(workers=self._workers)
 
     async def _note_stop(self, stop: asyncio.Event) -> None:
@@ -220,7 +232,7 @@ class LocalStack:
         self._record = msgspec.structs.replace(
             self._record, processes=processes, scaled_pools=pools, faults=faults, served=served, troubles=troubles
         )
-        self._state.write(self._record, processes)
+        self._state.write(self._record, [*target_groups(processes), *self._own_targets])
 
 
 def refuse_second(file: RunFile) -> None:

@@ -33,13 +33,15 @@ class TargetGroup(msgspec.Struct, frozen=True, kw_only=True):
 def target_groups(processes: Sequence[ProcessRecord]) -> list[TargetGroup]:
     """Return the scrape targets: the processes with `/metrics`, which the embedded broker and store lack."""
     return [
-        TargetGroup(
-            targets=(urlsplit(process.ops_url).netloc,),
-            labels={"component": process.pool.partition("-")[0], "pool": process.pool, "process": process.name},
-        )
+        target_group(process.ops_url, component=process.pool.partition("-")[0], pool=process.pool, name=process.name)
         for process in processes
         if process.ops_url
     ]
+
+
+def target_group(url: str, *, component: str, pool: str, name: str) -> TargetGroup:
+    """Return the scrape target of what serves `/metrics` at `url`."""
+    return TargetGroup(targets=(urlsplit(url).netloc,), labels={"component": component, "pool": pool, "process": name})
 
 
 class TargetFile:
@@ -48,7 +50,7 @@ class TargetFile:
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "prometheus-targets.json"
 
-    def write(self, processes: Sequence[ProcessRecord]) -> None:
+    def write(self, groups: Sequence[TargetGroup]) -> None:
         """Replace the file atomically, so that a reader sees the old or the new one.
 
         Raises:
@@ -56,7 +58,7 @@ class TargetFile:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Prometheus may be another user.
-        write_whole(self.path, msgspec.json.format(msgspec.json.encode(target_groups(processes))), mode=0o644)
+        write_whole(self.path, msgspec.json.format(msgspec.json.encode(groups)), mode=0o644)
 
     def remove(self) -> None:
         """Remove the file, so that Prometheus forgets the stack."""
@@ -95,11 +97,11 @@ class StateFiles:
                 "or set INFERLANE_STATE_DIR to another folder."
             ) from error
 
-    def write(self, record: "RunRecord", processes: "Sequence[ProcessRecord]") -> None:
+    def write(self, record: "RunRecord", targets: Sequence[TargetGroup]) -> None:
         """Write the current state; if that fails, keep the files as they are and retry soon."""
         try:
             self._run_file.write(record)
-            self._targets.write(processes)
+            self._targets.write(targets)
         except OSError as error:
             if not self.trouble:
                 log.warning(

@@ -5,6 +5,7 @@ import time
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import msgspec
 import pytest
@@ -21,6 +22,7 @@ BURST = 120
 ROW = [0.0] * 64
 ASLEEP_WITHIN_S = 150.0
 POLL_S = 0.2
+WAIT_S = 10.0
 
 
 def events(stack: Stack) -> list[dict[str, Any]]:
@@ -89,3 +91,12 @@ def test_status_and_doctor_know_of_a_pool_that_sleeps(stack: Stack) -> None:
     assert (status.returncode, POOL in status.stdout) == (0, True), status.stdout
     doctor = stack.inferlane("doctor")
     assert f"predict {MODEL} {VERSION}: asleep" in doctor.stdout, doctor.stdout
+
+
+def test_the_autoscaler_is_a_target_of_prometheus_and_serves_its_metrics(stack: Stack) -> None:
+    """Its port was named in the log alone."""
+    await_sleep(stack)
+    groups = json.loads((stack.folder / ".inferlane" / "prometheus-targets.json").read_text())
+    (target,) = [group["targets"][0] for group in groups if group["labels"]["component"] == "autoscaler"]
+    with urlopen(f"http://{target}/metrics", timeout=WAIT_S) as answer:
+        assert b"inferlane_autoscaler_wanted_workers{" in answer.read()

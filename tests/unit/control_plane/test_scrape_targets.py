@@ -31,7 +31,7 @@ RECORDS = [
 
 def test_every_process_with_metrics_is_a_target_and_says_what_it_is(tmp_path: Path) -> None:
     file = TargetFile(tmp_path / "state")
-    file.write(RECORDS)
+    file.write(target_groups(RECORDS))
     assert json.loads(file.path.read_text()) == [
         {"targets": ["127.0.0.1:8000"], "labels": {"component": "api", "pool": "api", "process": "api"}},
         {
