@@ -60,6 +60,8 @@ class _Forwarding:
     lane: Lane
     fetched_s: float
     spans: RouteSpans | None
+    # On a clock that nobody sets.
+    begun_s: float = field(default_factory=time.monotonic)
     refused: list[Reply] = field(default_factory=list)
 
 
@@ -198,7 +200,7 @@ class Forwarder:
             work.spans.end()
         metrics = self._metrics[work.lane]
         metrics.note_refused(work.refused)
-        metrics.note_batch(took_s=time.time() - work.fetched_s)
+        metrics.note_batch(took_s=time.monotonic() - work.begun_s)
 
     async def give_up(self, record: "ConsumerRecord", lane: Lane, error: InferlaneError) -> None:
         """Dead-letter a record that must not be tried again; return when its terminal result is durable."""

@@ -119,7 +119,7 @@ class RouterLaneMetrics:
 
     def note_batch(self, *, took_s: float) -> None:
         """Count a fetched batch that is forwarded."""
-        self._forward.observe(max(0.0, took_s))
+        self._forward.observe(took_s)
 
     def note_refused(self, refused: "Sequence[Reply]") -> None:
         """Count records that no version could serve or that could not be written."""

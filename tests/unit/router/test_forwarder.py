@@ -1,11 +1,14 @@
 """The forwarder on fakes: which records are forwarded, which wait, and which get a reply."""
 
 import asyncio
+import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from inferlane.contracts.catalog_entry import encode_entry
 from inferlane.contracts.kafka_record import OutRecord, check_size
@@ -112,6 +115,11 @@ def request(request_id: bytes, version: bytes, value: bytes = b"{}") -> FakeReco
     return FakeRecord(value=value, headers=(("ce_id", request_id), ("ce_modelversion", version)))
 
 
+def forwarding_s() -> float:
+    """The time of all batches of clients that were forwarded."""
+    return REGISTRY.get_sample_value("inferlane_router_forward_seconds_sum", {"lane": Lane.REQUESTS.value}) or 0.0
+
+
 def topic(version: str) -> str:
     return SETTINGS.stack.names.work_topic("iris", version, Lane.REQUESTS)
 
@@ -139,6 +147,18 @@ async def test_empty_headers_get_their_defaults_and_the_worker_can_read_them(emp
     (sent,) = sender.sent
     read = read_headers(FakeRecord(topic=sent.topic, offset=99, value=sent.value, headers=tuple(sent.headers)))
     assert (read.request_id, read.accepted_s) == (read_headers(bare).request_id, read_headers(bare).accepted_s)
+
+
+async def test_a_clock_that_is_set_makes_no_batch_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards `note_batch`: a step of the clock was counted as the time of whatever batch was in work."""
+    sender, delivery = FakeSender(), FakeDelivery()
+    forwarder = make_forwarder(sender, delivery)
+    before_s = forwarding_s()
+    set_by_s = itertools.count(0, 3_600)
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + next(set_by_s))
+    await forwarder.forward(take(request(b"1", b"v1")), Lane.REQUESTS)
+    assert 0 <= forwarding_s() - before_s < 60
 
 
 @pytest.mark.parametrize("proof", [(), (("ce_proof", b""),), (("ce_proof", b"zz"),)])
