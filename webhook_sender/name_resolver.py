@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+from collections import OrderedDict
 from contextlib import suppress
 from typing import Any
 
@@ -11,13 +12,24 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 # Of the addresses in what the resolver returns, and of the numbers in these.
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
+# The most lookups that have not ended, each of which has a thread; and those of names that had no address so far. A
+# container may have no more than a few thousand threads.
+_MOST_LOOKUPS = 1_024
+_MOST_OF_NEW_NAMES = 768
+# The most names that are remembered to have had an address.
+_MOST_KNOWN = 10_000
+
 
 class NameResolver(AbstractResolver):
     """The system's resolver, without the queue of a pool of threads. Used from one event loop.
 
     A lookup cannot be ended: its thread goes on after whoever waited has left, as long as the system lets it, and keeps
-    no process from ending. Each call has one lookup at most, so calls bound the threads.
+    no process from ending. So lookups have a bound of their own, and names that never had an address a share of it.
     """
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._known: OrderedDict[str, None] = OrderedDict()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -25,13 +37,18 @@ class NameResolver(AbstractResolver):
         """Return the addresses of a name.
 
         Raises:
-            OSError: it has none, or they cannot be found.
+            OSError: it has none, or they cannot be found, or too many lookups have not ended.
             UnicodeError: it is no name.
         """
         loop = asyncio.get_running_loop()
+        if self._under_way >= (_MOST_LOOKUPS if host in self._known else _MOST_OF_NEW_NAMES):
+            raise OSError(f"{self._under_way} names are looked up already, and no name server answers; try again later")
         found: asyncio.Future[list[Any]] = loop.create_future()
 
         def deliver(addresses: list[Any], error: Exception | None) -> None:
+            self._under_way -= 1
+            if error is None:
+                self._remember(host)
             if found.done():
                 return
             if error is None:
@@ -52,8 +69,18 @@ class NameResolver(AbstractResolver):
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(deliver, addresses, failure)
 
-        threading.Thread(target=look_up, name="lookup", daemon=True).start()
+        try:
+            threading.Thread(target=look_up, name="lookup", daemon=True).start()
+        except RuntimeError as error:
+            raise OSError(f"no thread is left to look the name up: {error}") from error
+        self._under_way += 1
         return [_result(host, *address) for address in await found]
+
+    def _remember(self, host: str) -> None:
+        self._known[host] = None
+        self._known.move_to_end(host)
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
 
     async def close(self) -> None:
         """Nothing is kept."""
