@@ -10,6 +10,7 @@ import structlog
 from aiokafka.errors import KafkaError
 
 from inferlane.contracts.feedback import FeedbackReport, Measured, Sums, decode_feedback
+from inferlane.contracts.outcome_token import NO_SEGMENT
 from inferlane.errors import DecodeError, InferlaneError, InvalidRequestError
 from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.metrics.router_metrics import FEEDBACK
@@ -34,8 +35,6 @@ _RETRY_S = 1.0
 _ALPHA = 0.05
 # The interval is tightest at this many pieces of feedback.
 _TUNED_FOR = 1_000.0
-# Feedback without a routing key has no segment: each piece is a draw of its own.
-_NO_SEGMENT = -1
 _MIN_VARIANCE = 1e-12
 
 
@@ -138,10 +137,10 @@ def _measured(segments: Mapping[int, Sums]) -> Measured | None:
     if not count:
         return None
     mean = sum(held.total for held in segments.values()) / count
-    alone = segments.get(_NO_SEGMENT, Sums())
+    alone = segments.get(NO_SEGMENT, Sums())
     spread = alone.squares - 2 * mean * alone.total + mean * mean * alone.count
-    spread += sum((held.total - mean * held.count) ** 2 for segment, held in segments.items() if segment != _NO_SEGMENT)
-    draws = alone.count + sum(segment != _NO_SEGMENT for segment in segments)
+    spread += sum((held.total - mean * held.count) ** 2 for segment, held in segments.items() if segment != NO_SEGMENT)
+    draws = alone.count + sum(segment != NO_SEGMENT for segment in segments)
     # Variance of the mean is spread / count²; of one draw it is `draws` times that. Few draws that are all alike say
     # little: as if one more had been elsewhere.
     variance = max(spread, _MIN_VARIANCE) * draws / count**2 + _prior(mean, segments) / draws

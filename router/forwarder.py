@@ -21,6 +21,7 @@ from inferlane.contracts.record import (
     identified,
     read_unidentified,
 )
+from inferlane.contracts.sticky_runs import STICKY_RECORDS, run_limit_of
 from inferlane.contracts.traffic_split import Served, Split
 from inferlane.errors import DecodeError, InferlaneError, UnknownModelError, clipped
 from inferlane.runtime.delivery import Delivery, Reply
@@ -82,7 +83,7 @@ class Forwarder:
         shadow_gate: ShadowGate | None = None,
         tracing: "Tracing | None" = None,
         catch_up: CatchUp | None = None,
-        sticky_records: int = 16,
+        sticky_records: int = STICKY_RECORDS,
     ) -> None:
         """`sticky_records` without an order go to one partition in a row."""
         self._sticky_records = sticky_records
@@ -241,7 +242,7 @@ class Forwarder:
         key = record.key or (headers.routing_key or headers.request_id).encode()
         topic = self._names.work_topic(chosen.model, chosen.version, lane)
         # Records with a key of the producer's own keep their order: no sticky partition.
-        max_run = self._sticky_records if headers.routing_key is None and key == headers.request_id.encode() else 0
+        max_run = run_limit_of(headers, key, most=self._sticky_records)
         out_headers = routed_headers(record, headers, chosen)
         split = deciding_split(headers, chosen, self._splits)
         if split is not None:

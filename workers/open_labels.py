@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inferlane.contracts.outcomes import LABEL_CHARS, OTHER
+from inferlane.contracts.wire.row_texts import TOKEN_COUNT
 from inferlane.runtime.metrics.instruments import MAX_CLASSES
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def open_label_output(version: "ModelVersion") -> str | None:
     """
     if version.classes:
         return None
-    counted = {"tokens"} if version.steps is not None else set()
+    counted = {TOKEN_COUNT} if version.steps is not None else set()
     return next((spec.name for spec in version.signature.outputs if _is_label(spec) and spec.name not in counted), None)
 
 

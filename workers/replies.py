@@ -10,7 +10,7 @@ from inferlane.contracts.dead_letters import stack_of
 from inferlane.contracts.fallback import fallback_record
 from inferlane.contracts.lane_tallies import key_bucket
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, label_digest
+from inferlane.contracts.outcome_token import OutcomeTokens, TokenContents, label_digest
 from inferlane.contracts.record import RequestHeaders
 from inferlane.contracts.results import Result, Status, foreign_key_of
 from inferlane.contracts.wire.v2 import encode_response
@@ -93,7 +93,7 @@ class ReplyBuilder:
         labels = None
         if request.rows == 1 and outputs is not None:
             labels = labels_of(outputs, self._label_output, self._version.classes)
-        outcome = Outcome.of(
+        outcome = TokenContents.of(
             self._version.model,
             self._version.version,
             segment=key_bucket(headers.routing_key) if headers.routing_key else -1,

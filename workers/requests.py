@@ -106,4 +106,4 @@ def headers_of(record: "KafkaRecord") -> RequestHeaders:
 
 
 UNREADABLE = (DecodeError, InvalidInputError, PayloadTooLargeError)
-"""The errors of `decode` that no retry can repair."""
+"""The errors of `decode_body` that no retry can repair."""

@@ -87,8 +87,8 @@ def lag_threshold_records(pace: WorkerPace, *, target_wait_s: float) -> int:
 # have one partition.
 _LANES = 2
 _SINGLE_PARTITION_TOPICS = 6
-# The router's data path and its outcomes; every version has one of its own.
-_SHARED_GROUPS = 2
+# The router's data path, its outcomes and its feedback; every version has a group of its own.
+_SHARED_GROUPS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,10 @@ class Demand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapacityPlan:
-    """The result. `short_versions`: the number of versions that need more workers than they have partitions."""
+    """The result, without the topics and groups of webhooks.
+
+    `short_versions`: the number of versions that need more workers than they have partitions.
+    """
 
     workers: int
     busiest_workers: int
@@ -135,7 +138,8 @@ class CapacityPlan:
 def zipf_shares(versions: int, skew: float) -> tuple[float, ...]:
     """Return the versions' shares of the traffic, largest first: even for a skew of 0, by 1 / rank for 1."""
     weights = [rank**-skew for rank in range(1, versions + 1)]
-    return tuple(weight / sum(weights) for weight in weights)
+    total = sum(weights)
+    return tuple(weight / total for weight in weights)
 
 
 def plan_capacity(demand: Demand, pace: WorkerPace, capacity: Capacity) -> CapacityPlan:

@@ -69,7 +69,7 @@ def print_plan(out: "Console", demand: "Demand", capacity: "Capacity", plan: "Ca
     table.add_row("router replicas", str(plan.router_replicas), f"{capacity.router_per_s:,.0f} records/s each, {busy}")
     table.add_row("topics", str(plan.topics), f"2 lanes for each of {versions} versions, and the shared ones")
     table.add_row("partitions", f"{plan.partitions:,}", f"{demand.work_partitions} for each lane of a version")
-    table.add_row("consumer groups", str(plan.consumer_groups), "one a version, two of the router")
+    table.add_row("consumer groups", str(plan.consumer_groups), "one a version, three of the router")
     table.add_row(
         "brokers",
         str(plan.brokers),

@@ -6,12 +6,11 @@ The router says on each record of the trial which version that is; a worker need
 from inferlane.contracts.kafka_record import KafkaRecord, OutRecord
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import FALLBACK, FALLEN_BACK_FROM, ROLLOUT, RequestHeaders
+from inferlane.contracts.sticky_runs import STICKY_RECORDS, run_limit_of
 
 # The share of the time to its deadline that a request may wait for the version under trial. The rest is for the other
 # one: less may be too little for it, more gives up requests that the version under trial would still have answered.
 _WAIT_SHARE = 0.5
-# The most successive records that go to one partition (sticky partitioner), as in the router.
-_MAX_RUN = 16
 _REPLACED = frozenset({FALLBACK, FALLEN_BACK_FROM, ROLLOUT, "ce_modelversion", "ce_attempt"})
 
 
@@ -50,7 +49,7 @@ def _moved(record: KafkaRecord, headers: RequestHeaders, to_version: str, *, nam
         (FALLEN_BACK_FROM, (headers.version or "").encode()),
     ]
     key = record.key or headers.request_id.encode()
-    max_run = _MAX_RUN if headers.routing_key is None and key == headers.request_id.encode() else 0
+    max_run = run_limit_of(headers, key, most=STICKY_RECORDS)
     topic = names.work_topic(headers.model or "", to_version, lane)
     return OutRecord(topic, key, record.value or b"", kept, max_run=max_run)
 

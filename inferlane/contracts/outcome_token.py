@@ -21,23 +21,28 @@ _DIGEST_BYTES = 8
 MAX_TOKEN_CHARS = 1_024
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """The contents of a token. `segment` is the key bucket of the routing key, -1 without one; `day` counts since 1970.
+NO_SEGMENT = -1
+"""The segment of a request without a routing key: each piece of its feedback is a draw of its own."""
 
+
+class TokenContents(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """The contents of a token.
+
+    `segment` is the key bucket of the routing key, NO_SEGMENT without one; `day` counts since 1970.
     `request` is a digest of the request's key, the same for each result of a request; `label` one of the predicted
     class, empty where there is none or more than one row.
     """
 
     model: Annotated[str, msgspec.Meta(max_length=200)]
     version: Annotated[str, msgspec.Meta(max_length=200)]
-    segment: Annotated[int, msgspec.Meta(ge=-1, lt=1024)]
+    segment: Annotated[int, msgspec.Meta(ge=NO_SEGMENT, lt=1024)]
     day: Annotated[int, msgspec.Meta(ge=0)]
     request: bytes
     label: bytes = b""
 
     @classmethod
     def of(cls, model: str, version: str, *, segment: int, request_key: str, at_s: float, label: bytes) -> Self:
-        """Return the outcome of a request that this version answered at that time."""
+        """Return the contents for a request that this version answered at that time."""
         return cls(
             model=model,
             version=version,
@@ -68,7 +73,7 @@ def day_of(at_s: float) -> int:
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Outcome).decode
+_decode = msgspec.msgpack.Decoder(TokenContents).decode
 
 
 class OutcomeTokens:
@@ -83,12 +88,12 @@ class OutcomeTokens:
         found = [secret.strip() for secret in secrets.split(",") if secret.strip()]
         return cls(found) if found else None
 
-    def sign(self, outcome: Outcome) -> str:
+    def sign(self, outcome: TokenContents) -> str:
         """Return the token of an outcome."""
         raw = _encode(outcome)
         return urlsafe_b64encode(_signature(self._secrets[0], raw) + raw).rstrip(b"=").decode()
 
-    def read(self, token: str, *, now_s: float, max_age_s: float) -> Outcome:
+    def read(self, token: str, *, now_s: float, max_age_s: float) -> TokenContents:
         """Read a token.
 
         Raises:

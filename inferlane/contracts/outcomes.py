@@ -88,7 +88,7 @@ def _read(raw: bytes) -> tdigest_double:
 
 OLDEST_SCHEMA = 1
 SCHEMA = 2
-TERMINAL = frozenset(status.value for status in Status if status is not Status.QUEUED)
+TERMINAL = frozenset(status.value for status in Status if status.is_terminal)
 
 # Larger than any worker's count, and small enough that the sum of a window fits 64 bits.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**48)]

@@ -36,6 +36,11 @@ class Status(StrEnum):
     FAILED = "FAILED"
     EXPIRED = "EXPIRED"
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a request that has it is answered."""
+        return self is not Status.QUEUED
+
 
 class Result(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """One terminal result. Times are seconds since the epoch, durations seconds.

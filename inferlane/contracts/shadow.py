@@ -17,6 +17,7 @@ from inferlane.contracts.kafka_record import KafkaRecord, OutRecord, format_time
 from inferlane.contracts.lane_tallies import row_time_s
 from inferlane.contracts.naming import Lane, Names
 from inferlane.contracts.record import ROLLOUT, SHADOW, SHADOW_HEADERS, SHADOW_OF, SHADOW_RUN, RequestHeaders
+from inferlane.contracts.sticky_runs import STICKY_RECORDS
 from inferlane.contracts.wire.v2 import decode_response, encode_response
 from inferlane.contracts.wire.v2_fields import ALL_AS_BYTES
 from inferlane.errors import UNDECODABLE, DecodeError, clipped
@@ -32,9 +33,7 @@ _DROPPED = frozenset({
     "ce_replyto", "ce_proof", "ce_caller", "ce_batchid", "ce_position", "ce_source", "ce_fallback", "ce_fallbackfrom",
     "ce_modelversion", "ce_deadline", "ce_attempt", "traceparent", *SHADOW_HEADERS,
 })  # fmt: skip
-# The most successive records that go to one partition (sticky partitioner): recorded requests as in the router, and all
-# the copies of a write, which is then one batch of the broker and of the worker that compares.
-_MAX_RUN = 16
+# All the copies of a write go to one partition: it is then one batch of the broker and of the worker that compares.
 _MAX_RUN_OF_COPIES = 64
 # For copies of requests without a deadline. Longer keeps copies for a pool that is down, shorter loses them at a start.
 _COPY_LIVES_S = 60.0
@@ -118,7 +117,7 @@ def recorded_copy(
         (SHADOW_RUN, comparison.run.encode()),
     ]
     topic = names.work_topic(comparison.model, comparison.stable, Lane.BULK)
-    return OutRecord(topic, headers.request_id.encode(), record.value or b"", kept, max_run=_MAX_RUN)
+    return OutRecord(topic, headers.request_id.encode(), record.value or b"", kept, max_run=STICKY_RECORDS)
 
 
 _decode_labels = msgspec.json.Decoder(tuple[str, ...]).decode

@@ -105,7 +105,7 @@ RESULT = (
     Header(
         "ce_status",
         "How the request ended.",
-        {"enum": [status.value for status in Status if status is not Status.QUEUED]},
+        {"enum": [status.value for status in Status if status.is_terminal]},
         is_required=True,
     ),
     Header("ce_batchid", "The batch id of the request.", _NAME),

@@ -76,7 +76,7 @@ _WIRE: Document = {
                     f"{kind}.{status.value.lower()}"
                     for kind in ("prediction", "record")
                     for status in Status
-                    if status is not Status.QUEUED
+                    if status.is_terminal
                 ]
             },
             "timestamp": {"type": "string", "format": "date-time"},

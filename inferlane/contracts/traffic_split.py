@@ -111,6 +111,7 @@ def shares_of(weights: Mapping[str, float]) -> Mapping[str, float]:
     return {version: weight / total for version, weight in weights.items()}
 
 
+encode_split = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Split).decode
 
 

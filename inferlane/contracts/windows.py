@@ -134,7 +134,7 @@ def decode_slot(raw: bytes | str) -> Slot:
 
 
 # A worker that has not reported for this long is gone: it has missed six heartbeats.
-_WORKER_SILENT_S = 30.0
+WORKER_SILENT_S = 30.0
 _MS = 1000.0
 _LATENCY_RANKS = (0.5, 0.95, 0.99)
 _VALUE_RANKS = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -235,7 +235,7 @@ def _resources(slots: Iterable[Slot], *, now_s: float, covered_s: float) -> Reso
             cpu_s += use.cpu_s
             if use.newest_s >= newest.get(worker_id, use).newest_s:
                 newest[worker_id] = use
-    heard = [use for use in newest.values() if use.newest_s > now_s - _WORKER_SILENT_S]
+    heard = [use for use in newest.values() if use.newest_s > now_s - WORKER_SILENT_S]
     return ResourceReport(
         workers=len(heard), cpu_cores=cpu_s / covered_s, memory_bytes=sum(use.memory_bytes for use in heard)
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from inferlane.contracts.naming import DEFAULT_PREFIX, PREFIX_RULE, Names
+from inferlane.contracts.sticky_runs import STICKY_RECORDS
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 # Upper bounds that no use comes near. Past them timers, the store's times, the broker's int32 or the machine's memory
@@ -108,7 +109,7 @@ class KafkaSettings(SettingsPart):
     work_partitions: Annotated[int, Field(ge=1, le=100_000)] = 12
     # Records without an order that the router writes to one partition in a row (sticky partitioner). Fewer make small
     # batches for broker and worker; more give all waiting records to one worker of the pool.
-    sticky_records: Count = 16
+    sticky_records: Count = STICKY_RECORDS
     replication_factor: FewCount = 1
     # How long topics keep requests and results, for topics that are created from now on: existing ones keep theirs. No
     # shorter than `max_deadline_s`, and shorter than the broker keeps offsets (7 days): a pool that was scaled to zero

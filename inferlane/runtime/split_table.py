@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from inferlane.contracts.traffic_split import Split, decode_split
+from inferlane.contracts.traffic_split import Split, decode_split, encode_split
 from inferlane.errors import DecodeError
 from inferlane.runtime.compacted_table import CompactedTable
 from inferlane.runtime.table_keeper import TableKeeper
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 
 # The most models in a table: a writer to the topic could invent any number.
 _MAX_MODELS = 1_000
-encode_split = msgspec.json.Encoder().encode
 
 
 class SplitTable(CompactedTable):

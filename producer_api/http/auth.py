@@ -10,7 +10,7 @@ import structlog
 from inferlane.errors import ConfigurationError, InferlaneError, UnavailableError, clipped
 from inferlane.runtime.api_keys import ApiKey, Scope, digest_of, read_keys
 from inferlane.runtime.http.direct_calls import DirectCycle, DirectHandler, direct_of
-from inferlane.runtime.http.server import LocalGuard
+from inferlane.runtime.http.server import SAFE_METHODS, LocalGuard
 from inferlane.runtime.logs import LastError
 from inferlane.runtime.metrics.api_metrics import DENIED
 from inferlane.runtime.runfile import is_loopback
@@ -122,7 +122,6 @@ DOCS_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "tex
 DOCS_PATHS = ("/docs", "/docs/start.js", *(f"/docs/{name}" for name in DOCS_ASSETS))
 # Open to probes, scrapers and readers of the documentation; none of them shows what clients send.
 OPEN_PATHS = frozenset({"/livez", "/readyz", *V2_HEALTH_PATHS, "/metrics", "/openapi.json", *DOCS_PATHS})
-_READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREDICTIONS = "/v1/predictions/"
 _SHADOWS = "/v1/shadows/"
 _FEEDBACK = "/v1/feedback"
@@ -137,7 +136,7 @@ def required_scope(method: str, path: str) -> Scope | None:
     if path.startswith(_SHADOWS):
         # They show inputs of requests of all callers.
         return Scope.ADMIN
-    if method in _READS or (method == "POST" and path in {PREDICT_PATH, EMBEDDINGS_PATH, _FEEDBACK}):
+    if method in SAFE_METHODS or (method == "POST" and path in {PREDICT_PATH, EMBEDDINGS_PATH, _FEEDBACK}):
         return Scope.PREDICT
     # A slash too many in an infer call gets 404, not 403 for a scope that would not help.
     if method == "POST" and (INFER_PATH.fullmatch(_SLASHES.sub("/", path).rstrip("/")) or path == V2_INDEX_PATH):

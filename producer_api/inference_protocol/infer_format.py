@@ -3,6 +3,7 @@
 Source: Open Inference Protocol V2, "Inference"; Triton's "Classification" and "Binary Tensor Data" extensions.
 """
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _BINARY = b"application/octet-stream"
 _OUTCOME_TOKEN = b"inferlane-outcome-token"
-_WAIT_IS_OVER = 504
 
 
 class V2Format:
@@ -68,8 +68,8 @@ class V2Format:
 
     def queued_response(self, call: "Call") -> PlainResponse:
         """Return the error of a wait that ran out, and where the result will be: the protocol has no 202."""
-        location = prediction_path(call.request_id)
-        return PlainResponse(_WAIT_IS_OVER, v2_error(still_queued(call)), JSON, ((b"location", location.encode()),))
+        headers = ((b"location", prediction_path(call.request_id).encode()),)
+        return PlainResponse(HTTPStatus.GATEWAY_TIMEOUT.value, v2_error(still_queued(call)), JSON, headers)
 
     async def prepare(self, scope: Any, response: PlainResponse) -> PlainResponse:
         """Compress the response if the client accepts that."""

@@ -4,6 +4,7 @@ Source: OpenAI API reference, "Embeddings".
 """
 
 import base64
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from producer_api.predict.call import Call, CallReader
     from producer_api.predict.call_options import CallOrigin
 
-_WAIT_IS_OVER = 504
 # As no vocabulary has.
 _MAX_TOKEN = 999_999_999
 # OpenAI's clients send a call again after any 5xx unless told otherwise; this one goes on.
@@ -144,7 +144,8 @@ class EmbeddingsFormat:
             f"GET {location}?wait_s=30 has its outputs. Send fewer texts in a call"
         )
         headers = (_NO_RETRY, (b"location", location.encode()))
-        return PlainResponse(_WAIT_IS_OVER, openai_error(_WAIT_IS_OVER, "wait_is_over", detail), JSON, headers)
+        status = HTTPStatus.GATEWAY_TIMEOUT.value
+        return PlainResponse(status, openai_error(status, "wait_is_over", detail), JSON, headers)
 
     async def prepare(self, _scope: Any, response: PlainResponse) -> PlainResponse:
         """Return the response as it is."""

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from inferlane.contracts.lane_tallies import key_bucket
-from inferlane.contracts.outcome_token import Outcome, OutcomeTokens
+from inferlane.contracts.outcome_token import OutcomeTokens, TokenContents
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import UNDECODABLE, InferlaneError, InvalidRequestError, UnavailableError
 from inferlane.runtime.metrics.api_metrics import CACHE
@@ -195,7 +195,7 @@ class ResponseCache:
         )
 
     def _token(self, tokens: OutcomeTokens, place: CachePlace, call: "Call", label: bytes) -> str:
-        outcome = Outcome.of(
+        outcome = TokenContents.of(
             place.model,
             place.version,
             segment=key_bucket(call.routing_key) if call.routing_key else -1,

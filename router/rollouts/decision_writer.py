@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from inferlane.contracts.kafka_record import OutRecord
 from inferlane.contracts.rollout import Command, Phase, RolloutState, encode_rollout, key_of
 from inferlane.contracts.rollout_actions import current_rollouts
+from inferlane.contracts.traffic_split import encode_split
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_EVIDENCE, ROLLOUT_PAUSED, ROLLOUT_PHASE
 from inferlane.runtime.rollout_table import remove_command
-from inferlane.runtime.split_table import encode_split
 from router.rollouts.notices import notices_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from inferlane.contracts.lane_tallies import LaneTally
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.rollout import RolloutState
-from inferlane.contracts.windows import Slot
+from inferlane.contracts.windows import WORKER_SILENT_S, Slot
 from router.rollouts.evidence import LaneSlot
 from router.rollouts.guards import CandidatePool
 from router.rollouts.states import weight_of
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 # How long after its end a slot may still change: summaries come every second, over a broker that may be busy.
 _LATE_S = 5.0
-# A worker that has not reported for this long is gone: it has missed six heartbeats.
-_WORKER_SILENT_S = 30.0
 # The slots after the newest closed one that may be open: those that are late, the present one, and one for a clock that
 # is ahead. Later ones are from before the clock was set back.
 _SLOTS_AHEAD = math.ceil(_LATE_S) + 3
@@ -117,11 +115,11 @@ def workers_of(candidate: Sequence[Slot], *, since_s: float, now_s: float) -> Ca
     for slot in candidate:
         for worker, use in slot.workers.items():
             # What was reported before the clock was set back says nothing of the worker now.
-            if use.newest_s > now_s + _WORKER_SILENT_S:
+            if use.newest_s > now_s + WORKER_SILENT_S:
                 continue
             if use.newest_s >= newest.get(worker, (0.0, False, 0))[0]:
                 newest[worker] = (use.newest_s, use.is_halted, use.failed_in_a_row)
-    heard = [one for one in newest.values() if one[0] > now_s - _WORKER_SILENT_S]
+    heard = [one for one in newest.values() if one[0] > now_s - WORKER_SILENT_S]
     return CandidatePool(
         workers=len(heard),
         is_halted=any(is_halted for _, is_halted, _ in heard),

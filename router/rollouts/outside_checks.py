@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inferlane.contracts.lane_tallies import BUCKETS
+from inferlane.contracts.outcome_token import NO_SEGMENT
 from inferlane.contracts.rollout import Check, CheckOptions, Verdict
 from router.rollouts.clusters import ClusterSums
 from router.rollouts.statistics import Difference, Floats, unit_width
@@ -18,8 +19,6 @@ from router.rollouts.statistics import Difference, Floats, unit_width
 if TYPE_CHECKING:
     from inferlane.contracts.feedback import Sums
 
-# Feedback without a routing key has no segment: each piece is a draw of its own.
-_NO_SEGMENT = -1
 # The interval is tightest at this many pieces of feedback.
 _TUNED_FOR = 1_000.0
 # "Not worse by more than the margin" is wrong in at most one of twenty rollouts.
@@ -77,7 +76,7 @@ def feedback_reading(candidate: Days, stable: Days) -> FeedbackReading:
             totals[number] += sum(held.total for held in side.values())
             squares += sum(held.squares for held in side.values())
         keyed = keyed.plus(_by_bucket(sides[0]), _by_bucket(sides[1]))
-        ours, theirs = (side.get(_NO_SEGMENT) for side in sides)
+        ours, theirs = (side.get(NO_SEGMENT) for side in sides)
         if ours is not None and theirs is not None and ours.count and theirs.count:
             mean, own, weight = theirs.total / theirs.count, ours.total / ours.count, ours.count / theirs.count
             free += ours.count
@@ -112,7 +111,7 @@ def _about(sums: "Sums", mean: float) -> float:
 def _by_bucket(side: Mapping[int, "Sums"]) -> tuple[Floats, Floats]:
     counts, totals = np.zeros((2, BUCKETS))
     for segment, held in side.items():
-        if segment != _NO_SEGMENT:
+        if segment != NO_SEGMENT:
             counts[segment], totals[segment] = held.count, held.total
     return counts, totals
 

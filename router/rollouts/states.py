@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from inferlane.contracts.naming import Lane
 from inferlane.contracts.rollout import MAX_EVENTS, MAX_TEXT, Action, Command, Phase, RolloutEvent, RolloutState, Step
 from inferlane.contracts.rollout_actions import refusal_of
 from inferlane.contracts.traffic_split import Shadow, Split
@@ -127,7 +128,7 @@ def split_of(state: RolloutState, now_s: float) -> Split:
     weights = {version: share for version, share in ((spec.stable, 1 - weight), (spec.candidate, weight)) if share > 0}
     is_over = state.phase.is_final
     # In lanes outside the rollout the stable version answers until the candidate is promoted.
-    others = [] if is_over or weight == 0 else [lane for lane in type(spec.lanes[0]) if lane not in spec.lanes]
+    others = [] if is_over or weight == 0 else [lane for lane in Lane if lane not in spec.lanes]
     shadow = _step_of(state).shadow if phase is Phase.SHADOWING else 0.0
     return Split(
         model=spec.model,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _ANSWER_WITHIN_S = 5.0
 # Health checks and metrics are smaller.
 _MAX_HEAD_BYTES = 64 * 1024
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 async def local_get(base_url: str, path: str, *, tls: "ssl.SSLContext | None" = None) -> tuple[int, bytes]:
@@ -29,7 +29,7 @@ async def local_get(base_url: str, path: str, *, tls: "ssl.SSLContext | None" = 
     try:
         async with asyncio.timeout(_ANSWER_WITHIN_S):
             reader, writer = await asyncio.open_connection(
-                address.hostname, address.port or _DEFAULT_PORTS[address.scheme], limit=_MAX_HEAD_BYTES, ssl=tls
+                address.hostname, address.port or DEFAULT_PORTS[address.scheme], limit=_MAX_HEAD_BYTES, ssl=tls
             )
             try:
                 writer.write(request.encode())

@@ -19,6 +19,7 @@ import uvicorn
 from inferlane.errors import ConfigurationError, quoted
 from inferlane.runtime.http.direct_calls import DirectHandler, DirectProtocol, direct_of, limited_protocol
 from inferlane.runtime.http.listen_address import ListenAddress
+from inferlane.runtime.http.local_get import DEFAULT_PORTS
 from inferlane.runtime.http.problem import send_problem
 from inferlane.runtime.runfile import is_loopback
 from inferlane.runtime.service import essential
@@ -151,7 +152,6 @@ async def serve_http(  # noqa: PLR0913 - what is served, where, and the limits
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # `none` is a call by the user: an address that was typed in, or a tool of the browser.
 _OWN_SITES = frozenset({"same-origin", "none"})
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class LocalGuard:
@@ -207,7 +207,7 @@ def foreign_site(host: str | None, *, origin: str | None, site: str | None) -> s
 def _is_origin_of(origin: str, host: str) -> bool:
     try:
         page, here = urlsplit(origin), urlsplit(f"//{host}")
-        default = _DEFAULT_PORTS.get(page.scheme)
+        default = DEFAULT_PORTS.get(page.scheme)
         ports = page.port or default, here.port or default
     except ValueError:
         return False

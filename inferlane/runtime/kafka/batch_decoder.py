@@ -17,6 +17,7 @@ from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBa
 from aiokafka.record.legacy_records import LegacyRecordBatch, _LegacyRecordBatchPy
 
 from inferlane.errors import DecodeError
+from inferlane.runtime.kafka.batch_head import FORMAT_2
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,6 @@ _OVERHEAD = struct.Struct(">qi")
 _HEADER_V2 = struct.Struct(">qiibIhiqqqhii")
 _MAGIC_AT = 16
 _SMALLEST_V1_BYTES = _OVERHEAD.size + _LegacyRecordBatchPy.RECORD_OVERHEAD_V0
-_FORMAT_2 = 2
 
 
 class Frames:
@@ -122,7 +122,7 @@ class Frame:
         self._is_whole = is_whole
         self._following = following
         self._format = raw[_MAGIC_AT] if len(raw) > _MAGIC_AT else None
-        self._has_header = self._format == _FORMAT_2 and len(raw) >= _HEADER_V2.size
+        self._has_header = self._format == FORMAT_2 and len(raw) >= _HEADER_V2.size
         self._is_checked = False
 
     @property
@@ -138,9 +138,9 @@ class Frame:
         """
         if not self._is_whole:
             raise DecodeError(f"the batch ends early, after {len(self.raw)} bytes")
-        if self._format is not None and self._format > _FORMAT_2:
+        if self._format is not None and self._format > FORMAT_2:
             raise DecodeError(f"the batch is of format {self._format}, which is not known")
-        if len(self.raw) < (_HEADER_V2.size if self._format == _FORMAT_2 else _SMALLEST_V1_BYTES):
+        if len(self.raw) < (_HEADER_V2.size if self._format == FORMAT_2 else _SMALLEST_V1_BYTES):
             raise DecodeError(f"the batch has {len(self.raw)} bytes, which is less than its header")
         batch = DefaultRecordBatch(self.raw) if self._has_header else LegacyRecordBatch(self.raw, self._format)
         if check_crc and not batch.validate_crc():

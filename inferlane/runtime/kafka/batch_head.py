@@ -7,7 +7,7 @@ from typing import NamedTuple
 # and, behind the attributes, the distance of the last offset.
 _HEAD = struct.Struct(">qi4xb4s2xi")
 _BEHIND_LENGTH = 12
-_FORMAT_2 = 2
+FORMAT_2 = 2
 
 
 class BatchHead(NamedTuple):
@@ -24,6 +24,6 @@ class BatchHead(NamedTuple):
         if len(raw) < _HEAD.size:
             return None
         base_offset, length_bytes, magic, crc, last_delta = _HEAD.unpack_from(raw)
-        if magic != _FORMAT_2:
+        if magic != FORMAT_2:
             return None
         return cls(base_offset, base_offset + last_delta + 1, length_bytes + _BEHIND_LENGTH, crc)

@@ -139,7 +139,7 @@ def test_the_plan_of_ten_thousand_requests_a_second_over_fifty_versions() -> Non
     )
     planned = plan_capacity(demand, PACE, Capacity(api_per_s=2_000, router_per_s=10_000, broker_partitions=4_000))
     assert (planned.workers, planned.busiest_workers, planned.short_versions) == (150, 3, 0)
-    assert (planned.topics, planned.partitions, planned.consumer_groups) == (109, 1_242, 52)
+    assert (planned.topics, planned.partitions, planned.consumer_groups) == (109, 1_242, 53)
     assert (planned.api_replicas, planned.router_replicas, planned.brokers) == (8, 2, 3)
     assert planned.produced_mb_per_s == 20
 

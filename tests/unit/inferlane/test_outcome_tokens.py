@@ -1,4 +1,4 @@
-"""Outcome tokens: only the stack's own are read, for as long as they are good."""
+"""TokenContents tokens: only the stack's own are read, for as long as they are good."""
 
 import base64
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, day_of, label_digest, request_digest
+from inferlane.contracts.outcome_token import OutcomeTokens, TokenContents, day_of, label_digest, request_digest
 from inferlane.errors import InvalidRequestError
 
 NOW_S = 1_800_000_000.0
@@ -14,8 +14,8 @@ DAY_S = 86_400.0
 TOKENS = OutcomeTokens(["secret"])
 
 
-def outcome(day: int = day_of(NOW_S)) -> Outcome:
-    return Outcome(
+def outcome(day: int = day_of(NOW_S)) -> TokenContents:
+    return TokenContents(
         model="iris",
         version="v2",
         segment=7,

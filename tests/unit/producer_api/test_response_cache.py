@@ -8,7 +8,7 @@ import pytest
 
 from inferlane.contracts.lane_tallies import key_bucket
 from inferlane.contracts.naming import Lane, Names
-from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, label_digest, request_digest
+from inferlane.contracts.outcome_token import OutcomeTokens, TokenContents, label_digest, request_digest
 from inferlane.contracts.results import Result, Status
 from inferlane.contracts.traffic_split import Shadow, Split
 from inferlane.errors import ConfigurationError
@@ -104,7 +104,7 @@ async def test_a_kept_answer_has_an_outcome_token_of_the_call_with_the_class_of_
         cache = make_cache(redis=redis, tokens=tokens)
         found = cache.place(CALL)
         assert found is not None
-        computed = Outcome(
+        computed = TokenContents(
             model="iris", version="v1", segment=-1, day=0, request=request_digest("first"), label=label_digest("setosa")
         )
         result = Result(

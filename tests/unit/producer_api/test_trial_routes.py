@@ -10,12 +10,12 @@ from starlette.types import Message
 
 from inferlane.contracts.feedback import Feedback
 from inferlane.contracts.kafka_record import OutRecord
-from inferlane.contracts.outcome_token import Outcome, OutcomeTokens, day_of, label_digest
-from inferlane.contracts.traffic_split import Split
+from inferlane.contracts.outcome_token import OutcomeTokens, TokenContents, day_of, label_digest
+from inferlane.contracts.traffic_split import Split, encode_split
 from inferlane.errors import InvalidRequestError, InvalidRolloutError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
-from inferlane.runtime.split_table import SplitFollower, SplitTable, encode_split
+from inferlane.runtime.split_table import SplitFollower, SplitTable
 from producer_api.http.auth import Scope, required_scope
 from producer_api.predict.enqueuer import FeedbackSender
 from producer_api.routes.rollouts import start_rollout
@@ -35,7 +35,7 @@ class FakeProducer:
 
 def token(label: bytes = b"") -> str:
     return TOKENS.sign(
-        Outcome(model="iris", version="v1", segment=-1, day=day_of(NOW_S), request=b"r" * 8, label=label)
+        TokenContents(model="iris", version="v1", segment=-1, day=day_of(NOW_S), request=b"r" * 8, label=label)
     )
 
 
