@@ -18,7 +18,6 @@ from router.routing import Route, deciding_split, fallback_of, shadow_of
 from tests.support.fakes.records import FakeRecord
 from workers.batching import run_batch, stack
 from workers.model import OnnxModel
-from workers.replies import class_output
 from workers.request_reader import RequestReader
 from workers.row_comparison import compare_all, labels_of
 
@@ -77,7 +76,7 @@ def _steps(case: Case) -> Iterator[Step]:
     (inferred,) = run_batch(session.run, [request])
     outputs = inferred.outputs
     assert outputs is not None  # noqa: S101 - the model serves its own example
-    label_output = class_output(version)
+    label_output = version.label_output
 
     def copy() -> FakeRecord:
         answer = _answer(outputs, label_output, version.classes)

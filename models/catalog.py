@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.traffic_split import Split, weights_in_force
+from inferlane.contracts.wire.class_names import NO_NAMES, ClassNames
 from inferlane.contracts.wire.tensors import Signature
 from inferlane.errors import (
     InvalidSplitError,
@@ -13,6 +14,7 @@ from inferlane.errors import (
     UnusableVersionError,
     quoted,
 )
+from models.described_classes import label_of, names_of_outputs
 from models.execution import ON_CPU, Execution
 from models.steps.declared_steps import Steps
 
@@ -25,10 +27,12 @@ class ModelVersion:
     version: str
     path: Path
     signature: Signature
+    # What a row may be, in the order of the indices; and the names that outputs declare for themselves.
     classes: tuple[str, ...]
     digest: str
     size_bytes: int
     quantization: str
+    declared_classes: ClassNames = field(default_factory=dict)
     # A run takes a single row, because the answer to a row would depend on the rows beside it.
     rows_alone: bool = False
     execution: Execution = ON_CPU
@@ -37,6 +41,16 @@ class ModelVersion:
     files: tuple[str, ...] = ()
     metrics: Mapping[str, float | str] = field(default_factory=dict)
     quantized: Mapping[str, float | str] = field(default_factory=dict)
+    # The class names of each output that has some, and the output that says the class of each row.
+    class_names: ClassNames = field(init=False)
+    label_output: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find out once which output has which names: each answer asks for them."""
+        outputs = self.signature.outputs
+        names = names_of_outputs(outputs, self.declared_classes, self.classes)
+        object.__setattr__(self, "class_names", names)
+        object.__setattr__(self, "label_output", label_of(outputs, names))
 
     @property
     def graph(self) -> Signature:
@@ -148,7 +162,7 @@ class Catalog:
         """Every version of every model that can be served, in the order of their names."""
         return tuple(version for model in self.models.values() for version in model.versions.values())
 
-    def class_names(self, model: str, version: str) -> tuple[str, ...]:
-        """What the whole numbers that a version answers with stand for; empty if nobody says."""
+    def class_names(self, model: str, version: str) -> ClassNames:
+        """What the class indices that a version answers with stand for, by output; empty if nobody says."""
         known = self.models[model].versions.get(version) if model in self.models else None
-        return known.classes if known is not None else ()
+        return known.class_names if known is not None else NO_NAMES

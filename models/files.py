@@ -73,14 +73,6 @@ class VersionFile(msgspec.Struct, frozen=True):
     metrics: Any = None
     quantized: Any = None
 
-    @property
-    def label_classes(self) -> tuple[str, ...]:
-        """What the whole number that this version answers a row with stands for; empty if it does not say."""
-        labels = (
-            output.classes for output in self.outputs if output.datatype.startswith("INT") and len(output.shape) == 1
-        )
-        return next(labels, ())
-
 
 # msgspec describes a Struct type at its first use, and crashes when two threads do so at once; shared workers read
 # these files in threads. A decoder describes its type, and all types in it, while one thread imports this module.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from inferlane.contracts.catalog_entry import CatalogEntry, VersionState
+from inferlane.contracts.wire.class_names import NO_NAMES, ClassNames
 from inferlane.errors import ConfigurationError
 from models.catalog import Catalog, Fault, Model, ModelVersion
 from models.catalog_entries import version_of_entry
@@ -37,7 +38,7 @@ class LiveCatalog:
         self._table = table
         self._serves_retiring = serves_retiring
         self._listeners: list[Callable[[Catalog], None]] = []
-        self._class_names: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._class_names: dict[tuple[str, str], ClassNames] = {}
         self.current = base
         self._update()
         table.on_change(self._update)
@@ -85,9 +86,9 @@ class LiveCatalog:
         if lack and not (self.models and names_default):
             raise ConfigurationError(f"{lack} The catalogue topic does not have it either.")
 
-    def class_names(self, model: str, version: str) -> tuple[str, ...]:
-        """Return what the whole numbers that a version answers with stand for, also of one that was served earlier."""
-        return self._class_names.get((model, version), ())
+    def class_names(self, model: str, version: str) -> ClassNames:
+        """Return what the class indices that a version answers with stand for, also of one that was served earlier."""
+        return self._class_names.get((model, version), NO_NAMES)
 
     def _update(self) -> None:
         fresh = overlaid(self._base, self._table.entries, known=self.current, serves_retiring=self._serves_retiring)
@@ -95,7 +96,7 @@ class LiveCatalog:
             listener(fresh)
         for version in fresh.all_versions():
             if len(self._class_names) < _MAX_REMEMBERED:
-                self._class_names[version.model, version.version] = version.classes
+                self._class_names[version.model, version.version] = version.class_names
         self.current = fresh
 
 

@@ -22,6 +22,7 @@ from inferlane.errors import (
     quoted,
 )
 from models.catalog import Catalog, Fault, Model, ModelVersion
+from models.described_classes import declared_classes, label_classes
 from models.described_tensors import described_steps, read_version_file
 from models.files import ModelFile, VersionFile, model_folders, read_model_file, shown_values, version_folders
 
@@ -191,12 +192,14 @@ def described_version(
         signature = graph if steps is None else steps.public()
     except ConfigurationError as error:
         raise ConfigurationError(f"{onnx.with_name('version.toml')}: {error}") from error
+    declared = declared_classes(entry, steps)
     return ModelVersion(
         model=name[0],
         version=name[1],
         path=onnx,
         signature=signature,
-        classes=(steps.labels if steps else ()) or entry.label_classes or classes,
+        classes=label_classes(signature.outputs, declared, classes),
+        declared_classes=declared,
         digest=entry.digest,
         size_bytes=entry.size_bytes,
         quantization=entry.quantization,

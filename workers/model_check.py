@@ -115,25 +115,28 @@ def sample_rows(model: OnnxModel, count: int) -> dict[str, np.ndarray]:
 
 def _verify_classes(version: "ModelVersion") -> None:
     """Refuse a model whose number of scores differs from the number of classes that it names."""
-    if not version.classes:
-        return
+    # A label that names its own classes may have one that no score is for.
+    of_model = () if version.label_output in version.declared_classes else version.classes
     for spec in version.signature.outputs:
+        names = version.declared_classes.get(spec.name, of_model)
         scores = spec.row_shape[0] if len(spec.row_shape) == 1 and spec.name in _SCORES else -1
         # One score may tell two classes apart, by its sign.
-        if scores > 0 and scores != len(version.classes) and (scores, len(version.classes)) != (1, 2):
+        if names and scores > 0 and scores != len(names) and (scores, len(names)) != (1, 2):
             raise ConfigurationError(
-                f"{version.path}: output {spec.name!r} has {scores} values a row, but model.toml names "
-                f"{len(version.classes)} classes. Correct `classes`."
+                f"{version.path}: output {spec.name!r} has {scores} values a row, but there are {len(names)} names of "
+                "classes. Correct `classes` in model.toml, or of the output in version.toml."
             )
 
 
 def _verify_labels(version: "ModelVersion", name: str, output: np.ndarray) -> None:
     # Responses turn these indices into class names: `inferlane.contracts.wire.v1`.
-    if version.classes and output.ndim == 1 and output.dtype.kind == "i":
-        worst = output.max(initial=0)
-        if worst >= len(version.classes) or output.min(initial=0) < 0:
+    names = version.class_names.get(name)
+    if names and output.ndim == 1 and output.dtype.kind == "i":
+        lowest, highest = int(output.min(initial=0)), int(output.max(initial=0))
+        if highest >= len(names) or lowest < 0:
             raise ModelError(
-                f"output {name!r} gives the class {int(worst)}, but model.toml names {len(version.classes)} classes"
+                f"output {name!r} gives the class {lowest if lowest < 0 else highest}, but there are {len(names)} "
+                "names of classes"
             )
 
 

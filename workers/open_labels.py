@@ -53,7 +53,7 @@ def open_label_output(version: "ModelVersion") -> str | None:
 
     The first with one whole number, boolean or text a row; but not the number of tokens that a tokenizer counts.
     """
-    if version.classes:
+    if version.classes or version.label_output:
         return None
     counted = {TOKEN_COUNT} if version.steps is not None else set()
     return next((spec.name for spec in version.signature.outputs if _is_label(spec) and spec.name not in counted), None)

@@ -43,7 +43,7 @@ class ReplyBuilder:
     ) -> None:
         self._version = version
         self._tokens = tokens
-        self._label_output = class_output(version) or open_label_output(version)
+        self._label_output = version.label_output or open_label_output(version)
         self._names = names
         self._max_result_bytes = max_result_bytes
         self._results_sample = results_sample
@@ -162,7 +162,7 @@ class Predictions:
     """Finds the predictions in the outputs of one version."""
 
     def __init__(self, version: "ModelVersion") -> None:
-        self._class_output = class_output(version)
+        self._class_output = version.label_output
         self._value_output = _value_output(version)
 
     def of(self, inferred: "Sequence[InferredRequest]") -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -176,7 +176,7 @@ class PredictionCounts:
     def __init__(self, version: "ModelVersion") -> None:
         self._names = names = (version.model, version.version)
         self._values = PREDICTION_VALUE.labels(*names) if _value_output(version) else None
-        labels = class_labels(version.classes) if class_output(version) else ()
+        labels = class_labels(version.classes) if version.label_output else ()
         self._classes = [PREDICTIONS.labels(*names, label) for label in labels]
         self._named = min(len(version.classes), MAX_CLASSES)
         MODEL_SIZE.labels(*names).set(version.size_bytes)
@@ -200,14 +200,6 @@ class PredictionCounts:
 def _gather(inferred: "Sequence[InferredRequest]", output: str | None) -> np.ndarray | None:
     found = [one.outputs[output] for one in inferred if output and one.outputs is not None]
     return np.concatenate(found).ravel() if found else None
-
-
-def class_output(version: "ModelVersion") -> str | None:
-    """The output with class indices: one integer per row, in a model that names its classes; None if there is none."""
-    for spec in version.signature.outputs:
-        if version.classes and not spec.row_shape and spec.datatype.startswith("INT"):
-            return spec.name
-    return None
 
 
 def _value_output(version: "ModelVersion") -> str | None:

@@ -23,7 +23,6 @@ from inferlane.contracts.shadow import (
 from inferlane.errors import InferlaneError, clipped
 from inferlane.runtime.metrics.worker_metrics import SHADOW_COPIES
 from workers.copy_gatherer import CopyGatherer, GatheredCopy
-from workers.replies import class_output
 from workers.row_comparison import RowComparison, compare_all, labels_of
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class ShadowCopies:
         self._names = names
         self._clock = clock
         self._tallies = tallies
-        self._label_output = class_output(version)
+        self._label_output = version.label_output
         self._classes_digest = classes_digest(version.classes)
         self._counts = {
             outcome: SHADOW_COPIES.labels(version.model, version.version, outcome)

@@ -239,7 +239,7 @@ class VersionService:
                 names=settings.stack.names,
                 max_dead_letter_bytes=settings.kafka.max_body_bytes,
                 pool=(version.model, version.version),
-                classes=version.classes,
+                classes=version.class_names,
             ),
             shadows=shadows,
             telemetry=BatchTelemetry(version, self._outcomes, self.limit, spans=spans, tallies=self._tallies),

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
@@ -18,6 +18,7 @@ from inferlane.contracts.kafka_record import OutRecord, format_time
 from inferlane.contracts.naming import Lane
 from inferlane.contracts.record import JSON_LENGTH, fixed_request_headers, read_unidentified
 from inferlane.contracts.results import Status
+from inferlane.contracts.wire.class_names import NO_NAMES, ClassNames
 from inferlane.contracts.wire.v2 import decode_response, encode_binary_request
 from inferlane.errors import DecodeError, UnavailableError
 from inferlane.runtime.kafka.arrivals import ArrivalListener
@@ -52,7 +53,8 @@ class JobSpec:
 
     model: str
     version: str | None
-    classes: tuple[str, ...]
+    # By version: the split may send rows to any of them.
+    classes: Mapping[str, ClassNames]
     stall_timeout_s: float
 
 
@@ -268,9 +270,9 @@ class BulkJob:
 
     def _predicted(self, record: "ConsumerRecord", headers: "RequestHeaders", chunk: Chunk) -> bytes:
         outputs = decode_response(record.value or b"", headers.json_length)
-        lines = predicted_lines(
-            chunk, outputs, model=headers.model or "", version=headers.version or "", classes=self._spec.classes
-        )
+        version = headers.version or ""
+        classes = self._spec.classes.get(version, NO_NAMES)
+        lines = predicted_lines(chunk, outputs, model=headers.model or "", version=version, classes=classes)
         self._report.succeeded += len(chunk.positions)
         return lines
 

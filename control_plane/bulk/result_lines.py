@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from inferlane.contracts.wire.class_names import ClassNames
 from inferlane.contracts.wire.v1 import prediction_columns
 from inferlane.errors import DecodeError, quoted
 
@@ -31,7 +32,7 @@ class _Line(msgspec.Struct, frozen=True, gc=False):
 _encoder = msgspec.json.Encoder()
 
 
-def predicted_lines(chunk: "Chunk", outputs: "Tensors", *, model: str, version: str, classes: tuple[str, ...]) -> bytes:
+def predicted_lines(chunk: "Chunk", outputs: "Tensors", *, model: str, version: str, classes: ClassNames) -> bytes:
     """The JSON lines of a chunk whose rows that fit have these outputs: `{"row", "model", "version", "prediction"}`.
 
     A row that does not fit is `{"row", "error"}`. The outputs stay columns until their text is written.

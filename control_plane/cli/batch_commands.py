@@ -77,7 +77,8 @@ def submit(  # noqa: PLR0913, PLR0917 - one parameter a flag is how typer reads 
     settings = reachable_settings()
     known = load_catalog(settings.stack.models_dir, default_model=settings.stack.default_model).model(model)
     served = known.version(version or known.default_version)
-    spec = JobSpec(model=known.name, version=version, classes=served.classes, stall_timeout_s=stall_timeout_s)
+    classes = {name: one.class_names for name, one in known.versions.items()}
+    spec = JobSpec(model=known.name, version=version, classes=classes, stall_timeout_s=stall_timeout_s)
     started_s = time.monotonic()
     options = ReadOptions(header=header, delimiter=delimiter, encoding=encoding, missing=missing)
     file = RowFile(rows, served.signature, options)

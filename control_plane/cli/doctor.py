@@ -222,7 +222,7 @@ async def check_bulk_lane(settings: "Settings", target: "Target", *, ops_urls: "
     row = json.dumps([zero_row(target.signature)]).encode()
     tensors = decode_instances(row, target.signature, max_rows=1)
     chunk = chunk_of_tensors(tensors, first_row=0, row_count=1)
-    spec = JobSpec(model=target.model, version=target.version, classes=(), stall_timeout_s=_BULK_WITHIN_S)
+    spec = JobSpec(model=target.model, version=target.version, classes={}, stall_timeout_s=_BULK_WITHIN_S)
     started_s, out_lines = time.monotonic(), io.BytesIO()
     try:
         report = await BulkJob(settings.kafka, settings.stack.names, spec, on_progress=lambda _: None).run(

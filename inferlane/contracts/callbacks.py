@@ -21,6 +21,7 @@ from inferlane.contracts.record import (
     YEAR_10000_S,
 )
 from inferlane.contracts.results import Result
+from inferlane.contracts.wire.class_names import NO_NAMES, ClassNames
 from inferlane.errors import DecodeError, InferlaneError, clipped, quoted
 
 CALLBACK_TYPE = ("ce_type", b"io.inferlane.callback.v1")
@@ -47,8 +48,8 @@ class CallbackOrder(msgspec.Struct, frozen=True, kw_only=True):
     trace_parent: bytes | None = None
 
 
-def callback_record(topic: str, result: Result, order: CallbackOrder, *, classes: tuple[str, ...]) -> OutRecord:
-    """Return the callback record of a terminal result; `classes` are the names of its class indices."""
+def callback_record(topic: str, result: Result, order: CallbackOrder, *, classes: ClassNames) -> OutRecord:
+    """Return the callback record of a terminal result; `classes` are the names of its class indices, by output."""
     try:
         data = prediction_body(result, classes)
     except InferlaneError as error:
@@ -62,7 +63,7 @@ def short_callback_record(topic: str, result: Result, order: CallbackOrder, erro
 
 
 def _without_predictions(result: Result, error: InferlaneError) -> dict[str, Any]:
-    without = prediction_body(msgspec.structs.replace(result, status=result.status.FAILED), ())
+    without = prediction_body(msgspec.structs.replace(result, status=result.status.FAILED), NO_NAMES)
     detail = f"{error}; the predictions are left out here, read them at GET /v1/predictions/{result.request_id}"
     return without | {"status": result.status.value, "error": {"code": error.code, "detail": detail}}
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from inferlane.contracts.results import Result, Status
+from inferlane.contracts.wire.class_names import ClassNames
 from inferlane.contracts.wire.small_results import row_predictions
 from inferlane.contracts.wire.tensors import Tensors
 from inferlane.contracts.wire.v1 import encode_predictions
@@ -22,11 +23,11 @@ def stored_outputs(result: Result) -> Tensors:
         raise InferlaneError(f"the stored result cannot be read: {error}") from error
 
 
-def prediction_body(result: Result, classes: tuple[str, ...]) -> dict[str, Any]:
+def prediction_body(result: Result, classes: ClassNames) -> dict[str, Any]:
     """Return the body: the predictions if the request succeeded, else its error.
 
-    `classes` are the names of the class indices. Numbers that JSON cannot represent are the strings "NaN", "Infinity"
-    and "-Infinity".
+    `classes` are the names of the class indices, by output. Numbers that JSON cannot represent are the strings
+    "NaN", "Infinity" and "-Infinity".
 
     Raises:
         InferlaneError: the stored content is not an inference response; the client is not at fault.

@@ -25,6 +25,7 @@ from inferlane.contracts.record import (
     TRACE_PARENT,
 )
 from inferlane.contracts.results import Result, Status
+from inferlane.contracts.wire.class_names import NO_NAMES, ClassNames
 from inferlane.errors import InferlaneError, PayloadTooLargeError
 from inferlane.runtime.kafka.callback_writer import CallbackWriter
 from inferlane.runtime.kafka.record_writer import DeadLetterWriter, PatientSender, Sender, write_each
@@ -99,11 +100,11 @@ class Delivery:
         names: Names,
         max_dead_letter_bytes: int,
         pool: tuple[str, str] = (UNKNOWN, UNKNOWN),
-        classes: tuple[str, ...] = (),
+        classes: ClassNames = NO_NAMES,
     ) -> None:
         """`pool`: the model and version that dead letters are counted under, whatever a record says.
 
-        `classes`: the names of the classes of that version, for callbacks.
+        `classes`: the names of the classes of that version by output, for callbacks.
         """
         self._store = store
         self._sender = producer

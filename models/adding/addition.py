@@ -24,7 +24,6 @@ from models.artifact import read_artifact
 from models.described_tensors import read_version_file
 from models.execution import ON_CPU, Execution
 from models.files import read_model_file
-from models.steps.score_steps import Argmax, Threshold
 from models.store import VersionAbout, version_toml
 
 _NO_NAN = "missing values (NaN) are refused: the library takes none, or answers them otherwise than the converted model"
@@ -116,11 +115,7 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
         inspected = replace(inspected, artifact=read_artifact(folder / "model.onnx", _files_of(source)))
         report = _report(addition, inspected, checked, converted)
         classes = {**_score_classes(report), **inspected.classes}
-        labels = {
-            step.output: step.labels
-            for step in checked.declared.after
-            if isinstance(step, Argmax | Threshold) and step.labels
-        }
+        steps = checked.declared.around(checked.graph)
         (folder / "version.toml").write_text(
             version_toml(_about(report, classes, addition, _files_of(source)), inspected.artifact), encoding="utf-8"
         )
@@ -136,7 +131,9 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
             version=addition.version,
             description=addition.description,
         )
-    return Added(published=published, report=report, classes=classes | labels)
+    return Added(
+        published=published, report=report, classes=classes if steps is None else {**classes, **steps.class_names}
+    )
 
 
 def _check_readable(folder: Path) -> None:
@@ -201,7 +198,7 @@ def _checked(addition: Addition, inspected: Inspected, folder: Path, source: Sou
     order = CheckOrder(
         folder=str(folder),
         classes=inspected.classes,
-        label_classes=_label_classes(addition, inspected),
+        model_classes=_model_classes(addition),
         rows=None if addition.check is None else str(addition.check.resolve()),
         predictions=str(scratch / _PREDICTIONS) if (scratch / _PREDICTIONS).exists() else None,
         tolerance=addition.tolerance,
@@ -224,10 +221,8 @@ def _checked(addition: Addition, inspected: Inspected, folder: Path, source: Sou
         raise ConfigurationError(reason) from error
 
 
-def _label_classes(addition: Addition, inspected: Inspected) -> tuple[str, ...]:
-    """What whole numbers of the version's outputs stand for: its own classes, else those of its model."""
-    if inspected.labels:
-        return inspected.classes[inspected.labels[0]]
+def _model_classes(addition: Addition) -> tuple[str, ...]:
+    """The classes of the model, which its version has where none of its outputs names its own."""
     try:
         return read_model_file(addition.models_dir / addition.model).classes
     except ConfigurationError:

@@ -185,7 +185,7 @@ def _checked(path: str, rows: CheckRows, signature: Signature, classes: Mapping[
     }
     labels = rows.labels
     if labels is not None:
-        # Each output that names classes names the same.
+        # Whoever asks for labels gives the classes of the one output that they are compared with.
         names = next(iter(classes.values()), ())
         labels = _indices(path, "the labels", labels[:MAX_ROWS], names)
     arrays = (*inputs.values(), *expected.values(), *([] if labels is None else [labels]))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from inferlane.contracts.wire.class_names import NO_NAMES
 from inferlane.contracts.wire.tensors import Signature, numpy_dtype
 from inferlane.errors import ConfigurationError, InvalidInputError, ModelError, clipped
 from models.adding.export_steps import DeclaredSteps, infer_steps, read_steps
@@ -33,8 +34,9 @@ class CheckOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be checked: the folder of a version, and rows with expected answers if there are some."""
 
     folder: str
+    # The class names of the outputs of the graph, and those of the model that the version is one of.
     classes: Mapping[str, tuple[str, ...]]
-    label_classes: tuple[str, ...]
+    model_classes: tuple[str, ...]
     rows: str | None
     # Rows with the predictions of the library that the model was converted from.
     predictions: str | None = None
@@ -82,6 +84,7 @@ def _check(order: CheckOrder) -> Checked:
     from models.adding.check_rows import read_check_rows  # noqa: PLC0415
     from models.artifact import read_artifact  # noqa: PLC0415
     from models.catalog import ModelVersion  # noqa: PLC0415
+    from models.described_classes import label_classes  # noqa: PLC0415
     from workers.model_check import load_verified, tried_rows  # noqa: PLC0415
 
     path = Path(order.folder) / "model.onnx"
@@ -90,12 +93,14 @@ def _check(order: CheckOrder) -> Checked:
     declared = _declared(order, graph)
     steps = declared.around(graph)
     signature = graph if steps is None else steps.public()
+    named = {**order.classes, **(NO_NAMES if steps is None else steps.class_names)}
     version = ModelVersion(
         model="added",
         version="new",
         path=path,
         signature=signature,
-        classes=(steps.labels if steps else ()) or order.label_classes,
+        classes=label_classes(signature.outputs, named, order.model_classes),
+        declared_classes=named,
         digest=artifact.digest,
         size_bytes=artifact.size_bytes,
         quantization="none",
@@ -109,7 +114,7 @@ def _check(order: CheckOrder) -> Checked:
     def compared(path: str | None, expected_of: str) -> ReferenceComparison | None:
         if path is None:
             return None
-        rows = read_check_rows(Path(path), signature, order.classes)
+        rows = read_check_rows(Path(path), signature, named)
         try:
             outputs = _run_in_batches(model, rows.inputs)
         except (ModelError, InvalidInputError) as error:

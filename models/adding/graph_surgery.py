@@ -12,6 +12,8 @@ from inferlane.errors import ConfigurationError, quoted
 _ML = "ai.onnx.ml"
 # LabelEncoder takes text to numbers since then. Source: onnx, Operators-ml.md.
 _LABEL_ENCODER_SINCE = 2
+# The default of its `default_string`. Source: as above.
+_NO_KEY = b"_Unused"
 # What hands its first input on with another shape or type, but with the same classes.
 _TRANSPARENT = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 # More class names than this in one message or file help nobody.
@@ -133,20 +135,30 @@ def _raise_opset(model: onnx.ModelProto) -> None:
 def _classes_of_labels(graph: onnx.GraphProto, output: str) -> tuple[str, ...]:
     """The classes that an output of labels gives, in the order of their scores; none if nobody says."""
     initializers = {tensor.name: tensor for tensor in graph.initializer}
-    for node in _upwards(graph, output):
+    for node, is_first_output in _upwards(graph, output):
+        if not is_first_output:
+            return ()
         if names := _strings(attributes_of(node)):
-            return names
+            return _with_default(node, names)
         if node.op_type == "ArrayFeatureExtractor" and node.input[0] in initializers:
             return _distinct(numpy_helper.to_array(initializers[node.input[0]]).ravel().tolist())
     return ()
 
 
-def _upwards(graph: onnx.GraphProto, name: str) -> Iterator[onnx.NodeProto]:
-    """The nodes that a value went through unchanged, and then the one that made it."""
+def _with_default(node: onnx.NodeProto, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, and behind them what a LabelEncoder answers to a value that none of its keys is."""
+    if node.op_type != "LabelEncoder":
+        return names
+    default = attributes_of(node).get("default_string", _NO_KEY).decode()
+    return names if default in names else _distinct([*names, default])
+
+
+def _upwards(graph: onnx.GraphProto, name: str) -> Iterator[tuple[onnx.NodeProto, bool]]:
+    """The nodes that a value went through unchanged, then its maker; and whether it is the first output of each."""
     seen: set[str] = set()
     while name not in seen and (node := _producer(graph, name)) is not None:
         seen.add(name)
-        yield node
+        yield node, node.output[0] == name
         if node.op_type not in _TRANSPARENT:
             return
         name = node.input[0]

@@ -86,7 +86,8 @@ def _measure(order: MeasurementOrder) -> Measurement:
             f"weights (MatMul, Gemm, Conv), and its operators are {', '.join(sorted(operators_of(version.path))[:10])}"
         )
     deciding = deciding_output(version.signature)
-    split = read_split(Path(order.data), version.signature, {deciding.name: version.classes}, labels=order.labels)
+    classes = version.class_names.get(deciding.name, version.classes)
+    split = read_split(Path(order.data), version.signature, {deciding.name: classes}, labels=order.labels)
     source = load_verified(version, intra_op_num_threads=order.threads, rows=_BATCH_ROWS)
     wanted = _answers(source, split.held_out)[deciding.name]
     if split.labels is not None:

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, replace
 
+from inferlane.contracts.wire.class_names import ClassNames
 from inferlane.contracts.wire.row_texts import TOKEN_COUNT
 from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError
 from models.steps.image_step import ImageStep
 from models.steps.pooling_steps import FirstToken, MeanPool, Normalize
-from models.steps.score_steps import ArrayStep, Stage
+from models.steps.score_steps import Argmax, ArrayStep, Stage, Threshold
 from models.steps.token_labels import TEXT, TokenLabels
 from models.steps.tokenizer_step import ENDS, MASK, STARTS, TokenizerStep
 
@@ -39,12 +40,9 @@ class Steps:
         return tuple(step.file for step in self.before if isinstance(step, TokenizerStep))
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """What the whole number means that a row is answered with; empty if no step says it."""
-        return next(iter(self._label_sets()), ())
-
-    def _label_sets(self) -> list[tuple[str, ...]]:
-        return list(dict.fromkeys(step.label_names for step in self.after if step.label_names))
+    def class_names(self) -> ClassNames:
+        """What the class indices stand for that steps add, by output."""
+        return {step.output: step.labels for step in self.after if isinstance(step, Argmax | Threshold) and step.labels}
 
     def public(self) -> Signature:
         """Return the signature that clients see.
@@ -94,10 +92,6 @@ class Steps:
         at: Stage[TensorSpec] = Stage({spec.name: spec for spec in self.graph.outputs}, inputs)
         for step in self.after:
             at = step.specs(at)
-        if len(self._label_sets()) > 1:
-            raise ConfigurationError(
-                "two steps have labels that differ, and a version has one list of classes; leave out those of one"
-            )
         outputs = dict(at.outputs)
         if self.tokenizer is not None and self.tokenizer.count:
             if TOKEN_COUNT in outputs:

@@ -49,11 +49,6 @@ class ScoreStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Return the outputs after this step; they are as `specs` has checked them."""
         raise NotImplementedError
 
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """What the whole number means that this step adds for each row; empty if it adds none or does not say."""
-        return ()
-
 
 class Softmax(ScoreStep, frozen=True, kw_only=True, tag="softmax"):
     """Probabilities that sum to one, in place of the logits."""
@@ -113,11 +108,6 @@ class Argmax(ScoreStep, frozen=True, kw_only=True, tag="argmax"):
         """Add the index of the highest score along the last axis; of equal scores, the first."""
         return at.with_outputs(**{self.output: at.outputs[self.input].argmax(axis=-1).astype(np.int64)})
 
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The labels that the indices stand for; empty where none are named."""
-        return self.labels
-
 
 class Threshold(ScoreStep, frozen=True, kw_only=True, tag="threshold"):
     """Whether a score is over `value`, beside the scores.
@@ -149,7 +139,7 @@ class Threshold(ScoreStep, frozen=True, kw_only=True, tag="threshold"):
                 )
             return _added(self, at, TensorSpec(name=self.output, datatype="BOOL", shape=scores.shape))
         check_labels(self, self.labels, 2)
-        # A whole number of a version that names its classes is an index of one.
+        # Answers show the names of whole numbers, and a boolean as it is.
         datatype = "INT64" if self.labels else "BOOL"
         return _added(self, at, TensorSpec(name=self.output, datatype=datatype, shape=(-1,)))
 
@@ -159,11 +149,6 @@ class Threshold(ScoreStep, frozen=True, kw_only=True, tag="threshold"):
         if self.column is not None or are_over.shape[1] == 1:
             are_over = are_over[:, self.column or 0]
         return at.with_outputs(**{self.output: are_over.astype(np.int64) if self.labels else are_over})
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The labels that 0 and 1 stand for; empty where none are named."""
-        return self.labels
 
 
 class TopK(ScoreStep, frozen=True, kw_only=True, tag="top-k"):

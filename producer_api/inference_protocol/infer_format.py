@@ -106,7 +106,8 @@ class AskedOutputs:
         if not form.classes:
             return outputs
         names = self._catalog.class_names(result.model, result.version)
-        return {**outputs, **{name: classify(outputs[name], count, names) for name, count in form.classes.items()}}
+        best = {name: classify(outputs[name], count, names.get(name, ())) for name, count in form.classes.items()}
+        return {**outputs, **best}
 
 
 def form_of(call: "Call", result: Result) -> "ResponseForm":

@@ -49,7 +49,7 @@ def chunks(job: BulkJob, *, until_looks: int = 0, until_it_paused: bool = False)
 
 
 def make_job(pools: VersionPools) -> BulkJob:
-    spec = JobSpec(model="iris", version="v1", classes=(), stall_timeout_s=60)
+    spec = JobSpec(model="iris", version="v1", classes={}, stall_timeout_s=60)
     return BulkJob(pools.settings.kafka, NAMES, spec, on_progress=lambda _: None)
 
 

@@ -77,7 +77,7 @@ async def write(settings: Settings, url: str, results: Sequence[Result]) -> list
     await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
     await producer.start()
     try:
-        records = [callback_record(NAMES.callbacks, result, CallbackOrder(url=url), classes=()) for result in results]
+        records = [callback_record(NAMES.callbacks, result, CallbackOrder(url=url), classes={}) for result in results]
         await producer.send(records)
     finally:
         await producer.close()
@@ -338,7 +338,7 @@ async def test_no_record_ends_the_process_or_holds_up_those_behind_it(broker: Br
     settings = make_settings(broker, ingress_partitions=1)
     await create_topics(settings.kafka, settings.stack.names, settings.webhooks, [])
     async with listening(make_receiver()) as receiver:
-        good = callback_record(NAMES.callbacks, make_result(0), CallbackOrder(url=receiver.url("/due")), classes=())
+        good = callback_record(NAMES.callbacks, make_result(0), CallbackOrder(url=receiver.url("/due")), classes={})
         without_value: Any = [(name, None if name == "ce_callbackurl" else value) for name, value in good.headers]
         odd = [
             without_value,

@@ -91,12 +91,12 @@ def test_a_model_answers_a_record_what_its_library_predicts(zoo: Zoo, results: M
 
     assert "outputs" in result, result
     outputs = {output["name"]: output["data"] for output in result["outputs"]}
-    classes = zoo.catalog.model(name).version("v1").classes
+    classes = zoo.catalog.model(name).version("v1").class_names
     found: dict[int, list[Any]] = {}
     for place, output in enumerate(output_names(zoo, name)):
         is_named = place in zoo.animals[name].expected and zoo.animals[name].expected[place].dtype.kind in "OU"
         # In the protocol's own form a label is the index of its class.
-        found[place] = [classes[value] for value in outputs[output]] if is_named else outputs[output]
+        found[place] = [classes[output][value] for value in outputs[output]] if is_named else outputs[output]
     compare(zoo.animals[name], found)
 
 

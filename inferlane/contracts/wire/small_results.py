@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from inferlane.contracts.wire.class_names import ClassNames, named
 from inferlane.contracts.wire.v2_fields import Absent, ResponseRead
 from inferlane.errors import UNDECODABLE
 
@@ -49,7 +50,7 @@ class _RowPlan(msgspec.Struct, frozen=True):
     outputs: tuple[_RowOutput, ...]
 
 
-def row_predictions(content: bytes, json_length: int | None, classes: tuple[str, ...]) -> list[Any] | None:
+def row_predictions(content: bytes, json_length: int | None, classes: ClassNames) -> list[Any] | None:
     """Return what `encode_predictions` makes of a stored result; None if it is not such a small one, or not valid."""
     if json_length is None or not 0 <= json_length <= _CACHED_HEADER_BYTES:
         return None
@@ -61,12 +62,9 @@ def row_predictions(content: bytes, json_length: int | None, classes: tuple[str,
         return None
     row: dict[str, Any] = {}
     for output in plan.outputs:
-        if output.is_list:
-            row[output.name] = list(numbers[output.start : output.end])
-            continue
-        value = numbers[output.start]
-        is_class = classes and output.may_be_class and 0 <= value < len(classes)
-        row[output.name] = classes[value] if is_class else value
+        value: Any = list(numbers[output.start : output.end]) if output.is_list else numbers[output.start]
+        names = classes.get(output.name) if output.may_be_class else None
+        row[output.name] = named(value, names) if names else value
     return [row] if len(row) > 1 else list(row.values())
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from inferlane.contracts.wire.class_names import ClassNames, named
 from inferlane.contracts.wire.free_rows import decode_free_rows
 from inferlane.contracts.wire.json_numbers import SIMDJSON_FROM_BYTES, Raw, numbers, refuse_repeats
 from inferlane.contracts.wire.json_rows import (
@@ -251,10 +252,11 @@ def _one_by_one(text: bytes, spec: TensorSpec, max_rows: int | None) -> np.ndarr
     return array
 
 
-def encode_predictions(outputs: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> list[Any]:
+def encode_predictions(outputs: Mapping[str, np.ndarray], classes: ClassNames) -> list[Any]:
     """One prediction a row, in TensorFlow Serving's row format: a value, or an object with a field an output.
 
-    Numbers that JSON has no form for are the strings "NaN", "Infinity" and "-Infinity".
+    Whole numbers of an output in `classes` are class indices, and become the names of that output. Numbers that JSON
+    has no form for are the strings "NaN", "Infinity" and "-Infinity".
     """
     columns = prediction_columns(outputs, classes)
     if len(columns) == 1:
@@ -263,14 +265,11 @@ def encode_predictions(outputs: Mapping[str, np.ndarray], classes: tuple[str, ..
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def prediction_columns(outputs: Mapping[str, np.ndarray], classes: tuple[str, ...]) -> dict[str, list[Any]]:
+def prediction_columns(outputs: Mapping[str, np.ndarray], classes: ClassNames) -> dict[str, list[Any]]:
     """What `encode_predictions` makes of each output, one value a row."""
-    return {name: _values(array, classes) for name, array in outputs.items()}
+    return {name: _values(array, classes.get(name, ())) for name, array in outputs.items()}
 
 
-def _values(array: np.ndarray, classes: tuple[str, ...]) -> list[Any]:
+def _values(array: np.ndarray, names: tuple[str, ...]) -> list[Any]:
     values = json_values(array)
-    # In a model that names its classes, an output of one whole number a row is a class index.
-    if classes and array.ndim == 1 and array.dtype.kind == "i":
-        return [classes[value] if 0 <= value < len(classes) else value for value in values]
-    return values
+    return [named(value, names) for value in values] if names and array.dtype.kind == "i" else values

@@ -7,6 +7,7 @@ import structlog
 
 from inferlane.contracts.callbacks import CallbackOrder, callback_record, short_callback_record
 from inferlane.contracts.dead_letters import Cause, Original
+from inferlane.contracts.wire.class_names import NO_NAMES, ClassNames
 from inferlane.errors import InferlaneError, PayloadTooLargeError
 from inferlane.runtime.kafka.record_writer import DeadLetterWriter, Sender, write_each
 
@@ -33,9 +34,9 @@ class CallbackWriter:
         *,
         topic: str,
         pool: tuple[str, str],
-        classes: tuple[str, ...],
+        classes: ClassNames,
     ) -> None:
-        """`classes`: the names of the classes of the version that `pool` names, its model and version."""
+        """`classes`: the names of the classes by output, of the version that `pool` names, its model and version."""
         self._sender = sender
         self._retrier = retrier
         self._dead_letters = dead_letters
@@ -62,9 +63,9 @@ class CallbackWriter:
     async def _write(self, records: "Sequence[OutRecord]") -> list[InferlaneError | None]:
         return list(await write_each(self._sender, self._retrier, records, stage="callbacks"))
 
-    def _classes_of(self, result: "Result") -> tuple[str, ...]:
+    def _classes_of(self, result: "Result") -> ClassNames:
         # An earlier result in force may come from another version: then its class indices stay numbers.
-        return self._classes if (result.model, result.version) == self._pool else ()
+        return self._classes if (result.model, result.version) == self._pool else NO_NAMES
 
 
 def _given(error: InferlaneError | None) -> InferlaneError:

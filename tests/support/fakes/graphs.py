@@ -114,7 +114,7 @@ def answers(model: OnnxModel, *records: FakeRecord) -> list[Any]:
         if outcome.outputs is None:
             raise outcome.error or AssertionError("neither outputs nor an error")
         content = encode_response(outcome.outputs, model="made", version="v1", form=outcome.request.form)
-        found.append(encode_predictions(decode_response(*content), model.version.classes))
+        found.append(encode_predictions(decode_response(*content), model.version.class_names))
     return found
 
 

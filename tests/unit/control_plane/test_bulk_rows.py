@@ -249,7 +249,7 @@ def test_results_of_a_chunk_are_written_alike_with_and_without_a_fault_among_the
     _, (good,) = read(tmp_path, ROWS)
     _, (mixed,) = read(tmp_path, ROWS.splitlines()[0] + "\nx,1,1,1\n")
     outputs = {"label": np.array([1, 7]), 'p"1': np.array([[0.5, np.nan], [1.0, 0.1]])}
-    said = {"model": 'ir"is', "version": "v1", "classes": ("a", "b")}
+    said = {"model": 'ir"is', "version": "v1", "classes": {"label": ("a", "b")}}
     whole = predicted_lines(good, outputs, **said).splitlines()  # type: ignore[arg-type]  # as it is given
     firsts = {name: array[:1] for name, array in outputs.items()}
     part = predicted_lines(mixed, firsts, **said).splitlines()  # type: ignore[arg-type]  # as above
@@ -269,7 +269,7 @@ def test_results_of_a_chunk_are_written_alike_with_and_without_a_fault_among_the
 def test_a_result_with_other_rows_than_were_sent_is_refused(tmp_path: Path, outputs: dict[str, np.ndarray]) -> None:
     _, (chunk,) = read(tmp_path, ROWS)
     with pytest.raises(DecodeError, match="2 rows were sent"):
-        predicted_lines(chunk, outputs, model="iris", version="v1", classes=())
+        predicted_lines(chunk, outputs, model="iris", version="v1", classes={})
 
 
 def test_a_long_file_is_read_in_order_with_its_odd_and_empty_lines(

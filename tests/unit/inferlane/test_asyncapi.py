@@ -67,7 +67,7 @@ RESULT = Result(
 
 
 def written() -> list[OutRecord]:
-    callback = callback_record(NAMES.callbacks, RESULT, CallbackOrder(url="https://example.com/h"), classes=())
+    callback = callback_record(NAMES.callbacks, RESULT, CallbackOrder(url="https://example.com/h"), classes={})
     record = FakeRecord(value=callback.value, headers=tuple(callback.headers))
     retry = retry_record(NAMES.callback_retries(2), record, tries=3, first_tried_s=1.0, due_s=2.0)
     cause = Cause(reason="model_error", detail="it broke", attempts=1)

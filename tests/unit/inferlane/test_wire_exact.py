@@ -189,7 +189,7 @@ NOT_FINITE = np.array([[np.nan, np.inf], [-np.inf, 1.5]], np.float32)
 
 def test_numbers_that_json_has_not_are_strings_in_results_and_come_back() -> None:
     """A request that SUCCEEDED with NaN was `null` in one place and unreadable for ever in another."""
-    assert encode_predictions({"scores": NOT_FINITE}, ()) == [["NaN", "Infinity"], ["-Infinity", 1.5]]
+    assert encode_predictions({"scores": NOT_FINITE}, {}) == [["NaN", "Infinity"], ["-Infinity", 1.5]]
     content, json_length = encode_response({"scores": NOT_FINITE}, model="m", version="v")
     assert json.loads(content)["outputs"][0]["data"] == ["NaN", "Infinity", "-Infinity", 1.5]
     np.testing.assert_array_equal(decode_response(content, json_length)["scores"], NOT_FINITE)

@@ -188,5 +188,5 @@ def test_nesting_of_any_depth_raises_only_our_errors(signature: Signature, depth
     )
 )
 def test_predictions_are_the_rows_of_the_outputs(array: np.ndarray) -> None:
-    predictions = json.loads(json.dumps(encode_predictions({"scores": array}, ())))
+    predictions = json.loads(json.dumps(encode_predictions({"scores": array}, {})))
     np.testing.assert_array_equal(np.float32(predictions), array)

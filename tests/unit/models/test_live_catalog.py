@@ -122,5 +122,5 @@ async def test_a_live_catalogue_changes_for_its_readers_at_once_and_remembers_cl
     assert live.model("fraud").version("v1") is first
     await table.apply(2, b"fraud/v1", encode_entry(make_entry("fraud", "v1", generation=3, state=RETIRED)))
     assert seen == [["iris/v1"], ["iris/v1", "fraud/v1"], ["iris/v1", "fraud/v1", "fraud/v2"], ["iris/v1", "fraud/v2"]]
-    assert live.class_names("fraud", "v1") == ("no", "yes")
-    assert live.class_names("fraud", "v9") == ()
+    assert live.class_names("fraud", "v1") == {"label": ("no", "yes")}
+    assert live.class_names("fraud", "v9") == {}

@@ -67,7 +67,6 @@ def test_argmax_adds_the_index_and_its_labels() -> None:
     step = Argmax(labels=("a", "b", "c"))
 
     assert apply(step, probabilities=PROBABILITIES)["label"].tolist() == [1, 0]
-    assert step.label_names == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -252,12 +251,15 @@ def test_rows_that_are_no_text_of_the_model_are_refused_and_named() -> None:
     assert "the limit is 20" in caught.value.reasons[2]
 
 
-def test_two_lists_of_labels_are_refused() -> None:
+def test_labels_of_steps_are_those_of_their_output() -> None:
     graph = Signature(inputs=(spec("input", -1, 4),), outputs=(spec("probabilities", -1, 3),))
     argmax = Argmax(labels=("a", "b", "c"))
+    threshold = Threshold(output="over", column=0, labels=("no", "yes"))
 
-    with pytest.raises(ConfigurationError, match="two steps have labels that differ"):
-        Steps(graph=graph, after=(argmax, Threshold(output="over", column=0, labels=("no", "yes")))).public()
+    assert Steps(graph=graph, after=(argmax, threshold)).class_names == {
+        "label": ("a", "b", "c"),
+        "over": ("no", "yes"),
+    }
     same = Steps(graph=graph, after=(argmax, TopK(k=2, labels=argmax.labels), Threshold(output="over", column=0)))
     assert [each.name for each in same.public().outputs] == [
         "probabilities",

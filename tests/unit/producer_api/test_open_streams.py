@@ -53,7 +53,7 @@ class Scene:
         self.streams = EventStreams(
             load_settings().api,
             waits=ResultWaits(self.pending, clock=self.clock, slots=5),
-            responses=ResponseBuilder(SimpleNamespace(class_names=lambda *_: ())),  # type: ignore[arg-type]  # as far as it is used
+            responses=ResponseBuilder(SimpleNamespace(class_names=lambda *_: {})),  # type: ignore[arg-type]  # as far as it is used
             clock=self.clock,
             keep_alive_s=keep_alive_s,
         )

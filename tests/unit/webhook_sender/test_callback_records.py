@@ -21,7 +21,7 @@ TIMES_S = st.floats(0, 4_000_000_000)
 @given(caller=st.text(max_size=20), tries=st.integers(0, 1_000), first_s=TIMES_S, due_s=TIMES_S)
 def test_a_retry_is_the_same_callback_later(caller: str, tries: int, first_s: float, due_s: float) -> None:
     result = Result(request_id="r", status=Status.FAILED, model="iris", version="v1", caller=caller, error_detail="é")
-    out = callback_record("t", result, CallbackOrder(url="https://example.com/h"), classes=())
+    out = callback_record("t", result, CallbackOrder(url="https://example.com/h"), classes={})
     first = read_callback(FakeRecord(value=out.value, headers=tuple(out.headers)))
     again = out
     for _ in range(2):
