@@ -14,6 +14,9 @@ from inferlane.errors import ConfigurationError, quoted
 
 # Past this a float no longer holds each whole number.
 _EXACT_INTEGERS = 2.0**53
+# No datatype has more digits; a longer number is out of range anyway.
+_INTEGER = re.compile(r"[ \t]*[+-]?[0-9]{1,30}[ \t]*", re.ASCII)
+_FLAGS = frozenset({"true", "false"})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -23,6 +26,10 @@ class CsvColumn:
 
     name: str
     holds_text: bool = False
+    holds_flag: bool = False
+    # Whole numbers, each of which counts: a float holds them up to 2**53 only.
+    holds_integer: bool = False
+    categories: frozenset[str] = frozenset()
     takes_missing: bool = False
     may_lack: bool = False
 
@@ -32,12 +39,14 @@ class CsvColumn:
         Raises:
             ValueError: it holds neither a number nor, where that is allowed, nothing; the message says what.
         """
-        if self.holds_text and not (self.may_lack and is_missing(field)):
+        if self.holds_text and (field in self.categories or not (self.may_lack and is_missing(field))):
             return _encode(field).decode()
-        if NUMBER.fullmatch(field) and math.isfinite(float(field)):
-            return _json_number(float(field))
+        value = self._flag(field) if self.holds_flag else self._number(field)
+        if value is not None:
+            return value
         if not is_missing(field):
-            raise ValueError(f"{quoted(field)} is {'out of range' if NUMBER.fullmatch(field) else 'no number'}")
+            reason = "out of range" if NUMBER.fullmatch(field) else "no number"
+            raise ValueError(f"{quoted(field)} is {'neither true nor false' if self.holds_flag else reason}")
         if missing is not None:
             return _json_number(missing)
         if self.may_lack:
@@ -47,6 +56,19 @@ class CsvColumn:
         raise ValueError(
             f"the value is missing ({quoted(field)}); fill it in, or give a number for such values with --missing"
         )
+
+    @staticmethod
+    def _flag(field: str) -> str | None:
+        flag = field.strip(" \t").lower()
+        return flag if flag in _FLAGS else None
+
+    def _number(self, field: str) -> str | None:
+        if self.holds_integer and _INTEGER.fullmatch(field):
+            return str(int(field))
+        if not (NUMBER.fullmatch(field) and math.isfinite(float(field))):
+            return None
+        # Of whole numbers there is one zero.
+        return _json_number(float(field) + 0.0 if self.holds_integer else float(field))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +151,8 @@ def columns_of(path: Path, signature: Signature) -> CsvColumns:
                 CsvColumn(
                     name=column.name,
                     holds_text=bool(column.categories),
+                    holds_integer=first.kind == "INT",
+                    categories=frozenset(column.categories),
                     takes_missing=first.allow_nan,
                     may_lack=column.default is not None,
                 )
@@ -157,9 +181,17 @@ def plain_row(columns: CsvColumns | None, signature: Signature, delimiter: str) 
 
 
 def _column(spec: TensorSpec, name: str) -> CsvColumn:
-    return CsvColumn(name=name, holds_text=spec.datatype == "BYTES", takes_missing=spec.allow_nan)
+    return CsvColumn(
+        name=name,
+        holds_text=spec.kind == "BYTES",
+        holds_flag=spec.kind == "BOOL",
+        holds_integer=spec.kind == "INT",
+        takes_missing=spec.allow_nan,
+    )
 
 
 def _json_number(number: float) -> str:
     """A number as JSON spells it: `.5`, `+1` and `007` are numbers in CSV alone."""
-    return str(int(number)) if number.is_integer() and abs(number) < _EXACT_INTEGERS else repr(number)
+    is_minus_zero = number == 0 and math.copysign(1, number) < 0
+    is_plain = number.is_integer() and abs(number) < _EXACT_INTEGERS and not is_minus_zero
+    return str(int(number)) if is_plain else repr(number)

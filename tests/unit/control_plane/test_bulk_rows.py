@@ -20,7 +20,7 @@ from control_plane.bulk.chunks import Chunk
 from control_plane.bulk.formats import HeaderLine, ReadOptions
 from control_plane.bulk.result_lines import failed_lines, predicted_lines, rejects_written
 from control_plane.bulk.rows import RowFile
-from inferlane.contracts.wire.tensors import Signature, TensorSpec
+from inferlane.contracts.wire.tensors import Column, Signature, TensorSpec
 from inferlane.errors import ConfigurationError, DecodeError
 from tests.support.fakes.records import IRIS
 
@@ -243,6 +243,51 @@ def test_however_a_number_is_spelled_it_is_the_one_that_python_reads_or_a_fault(
         assert ours.faults.keys() == theirs.faults.keys()
         for name in ours.tensors:
             assert ours.tensors[name].tobytes() == theirs.tensors[name].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "fields", "expected"),
+    [
+        ("INT64", "9007199254740993,-9223372036854775808,+007,-0.0", [2**53 + 1, -(2**63), 7, 0]),
+        ("UINT64", "18446744073709551615,1e3,0,1.0", [2**64 - 1, 1000, 0, 1]),
+        ("BOOL", "true,FALSE, True ,false", [True, False, True, False]),
+        ("FP64", "1e-320,5,.5,2", [1e-320, 5, 0.5, 2]),
+    ],
+)
+def test_a_field_is_the_value_that_it_spells(tmp_path: Path, datatype: str, fields: str, expected: list) -> None:
+    signature = Signature(inputs=(TensorSpec(name="x", datatype=datatype, shape=(-1, 4)),), outputs=IRIS.outputs)
+
+    _, (chunk,) = read(tmp_path, fields + "\n", signature=signature)
+
+    assert not chunk.faults
+    assert chunk.tensors["x"].tolist() == [expected]
+
+
+def test_minus_zero_keeps_its_sign(tmp_path: Path) -> None:
+    _, (chunk,) = read(tmp_path, "-0.0\n-0\n0.0\n", signature=ONE)
+
+    assert np.signbit(chunk.tensors["x"]).ravel().tolist() == [True, True, False]
+
+
+def test_a_field_that_is_no_flag_is_named(tmp_path: Path) -> None:
+    signature = Signature(inputs=(TensorSpec(name="x", datatype="BOOL", shape=(-1, 2)),), outputs=IRIS.outputs)
+
+    _, (chunk,) = read(tmp_path, "true,false\ntrue,yes\n", signature=signature)
+
+    assert chunk.faults == {1: "line 2, column 2: 'yes' is neither true nor false"}
+
+
+def test_a_category_that_reads_like_a_missing_value_is_that_category(tmp_path: Path) -> None:
+    columns = (Column(name="country", default="FR", categories=("DE", "FR", "NA")), Column(name="amount", default=9))
+    spec = TensorSpec(name="x", datatype="FP32", shape=(-1, 2), columns=columns)
+
+    _, (chunk,) = read(
+        tmp_path,
+        "country,amount\nNA,2\nnull,3\nDE,\n",
+        signature=Signature(inputs=(spec,), outputs=IRIS.outputs),
+    )
+
+    assert chunk.tensors["x"].tolist() == [[2, 2], [1, 3], [0, 9]]
 
 
 def test_results_of_a_chunk_are_written_alike_with_and_without_a_fault_among_them(tmp_path: Path) -> None:
