@@ -13,7 +13,8 @@ from inferlane.runtime.followed_tables import FollowedTables
 from inferlane.runtime.kafka.attempts import RedisAttemptLog
 from inferlane.runtime.kafka.broker_connection import PULSE
 from inferlane.runtime.ops import OpsApp, serve_ops
-from inferlane.runtime.redis.result_store import ResultStore, ping
+from inferlane.runtime.redis.connection import ping
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.versions import ServedVersions, WindowStore
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import Background, Startup

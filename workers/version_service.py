@@ -14,7 +14,8 @@ from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.metrics.instruments import forget_series
 from inferlane.runtime.metrics.worker_metrics import HALTED, MODEL_SIZE, PROVIDER
 from inferlane.runtime.redis.cancellations import CancelledRequests
-from inferlane.runtime.redis.result_store import ResultStore, ping
+from inferlane.runtime.redis.connection import ping
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.redis.versions import ServedVersions

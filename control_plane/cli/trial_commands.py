@@ -87,7 +87,7 @@ def reroute(
 
 async def _reroute(settings: "Settings", model: str, version: str, to: str) -> tuple[int, int]:
     from inferlane.runtime.kafka.producer import BatchProducer
-    from inferlane.runtime.redis.result_store import connect
+    from inferlane.runtime.redis.connection import connect
     from inferlane.runtime.rerouting import MovedRequests, reroute_backlog
     from inferlane.runtime.retry import SystemClock
 
@@ -113,7 +113,7 @@ async def _reroute(settings: "Settings", model: str, version: str, to: str) -> t
 
 
 async def _read(settings: "Settings", model: str, version: str, run: str, rows: int) -> "ShadowReport":
-    from inferlane.runtime.redis.result_store import connect
+    from inferlane.runtime.redis.connection import connect
     from inferlane.runtime.redis.shadow_results import ShadowResults
 
     async with connect(settings.store.redis_url) as redis:

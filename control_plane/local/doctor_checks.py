@@ -18,8 +18,8 @@ from control_plane.topic_settings import read_topic_settings, refuse_harmful
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import ConfigurationError, StoreFullError, UnavailableError
 from inferlane.runtime.kafka.clients import broker_errors, make_admin
-from inferlane.runtime.redis.connection import know_nodes, memory_infos
-from inferlane.runtime.redis.result_store import ResultStore, connect, store_errors
+from inferlane.runtime.redis.connection import connect, know_nodes, memory_infos, store_errors
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.store_probe import StoreMemory
 from inferlane.runtime.runfile import is_loopback
 

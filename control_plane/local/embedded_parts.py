@@ -12,7 +12,7 @@ from aiokafka.client import AIOKafkaClient
 
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.kafka.clients import broker_errors, client_arguments
-from inferlane.runtime.redis.result_store import connect, store_errors
+from inferlane.runtime.redis.connection import connect, store_errors
 
 if TYPE_CHECKING:
     from inferlane.runtime.settings import KafkaSettings

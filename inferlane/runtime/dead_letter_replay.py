@@ -18,7 +18,8 @@ from inferlane.errors import DecodeError, InvalidRequestError, RecordRefusedErro
 from inferlane.runtime.kafka.clients import partitions_of, record_limit_bytes
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_reader import read_since
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.retry import SystemClock
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from inferlane.runtime.redis.store_probe import StoreProbe
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import structlog
 from msgspec.structs import replace
 
 from inferlane.errors import UNDECODABLE, InferlaneError, OverloadedError, UnavailableError, clipped
-from inferlane.runtime.redis.result_store import store_errors
+from inferlane.runtime.redis.connection import store_errors
 from producer_api.http.error_responses import InvalidParameterError, KeyReusedError
 from producer_api.predict.pending import answer_within, store_is_late
 

@@ -7,7 +7,7 @@ import structlog
 
 from inferlane.errors import NotServedError, StoreFullError, UnavailableError
 from inferlane.runtime.logs import LastError
-from inferlane.runtime.redis.result_store import store_errors
+from inferlane.runtime.redis.connection import store_errors
 from inferlane.runtime.redis.store_probe import StoreMemory, read_store_memory
 from inferlane.runtime.service import Background
 

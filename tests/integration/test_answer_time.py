@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from inferlane.runtime.redis.cancellations import CancelledRequests
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from inferlane.runtime.retry import SystemClock
 from tests.support.parts import eventually, frozen
 from tests.support.running_api import CALL, WAIT_S, running_api

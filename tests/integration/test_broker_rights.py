@@ -37,7 +37,7 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import make_consumer, make_producer
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from tests.support.brokers import ApacheCluster
 from tests.support.brokers.apache.security import Security
 from tests.support.fakes.stores import write_tiny_onnx, write_tiny_store

@@ -12,7 +12,7 @@ from control_plane.bulk.chunks import Chunk, chunk_of_tensors
 from control_plane.bulk.job import BulkJob, JobReport, JobSpec
 from control_plane.topic_admin import create_topics
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from models.training import INPUT
 from tests.support.brokers import Broker
 from tests.support.parts import embedded_store

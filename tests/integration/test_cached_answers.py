@@ -16,7 +16,7 @@ from inferlane.contracts.results import Result, Status
 from inferlane.contracts.wire.v2 import ALL_AS_BYTES, encode_response
 from inferlane.errors import ModelError
 from inferlane.runtime.kafka.clients import make_consumer
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from tests.support.parts import eventually
 from tests.support.running_api import RunningApi, running_api
 

@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from inferlane.contracts.naming import Names
 from inferlane.runtime.redis.cancellations import Cancellations, CancelledRequests
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from inferlane.runtime.retry import SystemClock
 from tests.support.parts import embedded_store, eventually
 

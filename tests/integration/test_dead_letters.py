@@ -18,7 +18,8 @@ from inferlane.runtime.dead_letter_replay import DeadLetterFilter, FoundDeadLett
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.lanes import Lanes
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.retry import Retrier, SystemClock
 from router.forwarder import Forwarder

@@ -17,7 +17,7 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from inferlane.runtime.rerouting import Rerouted
 from tests.support.brokers import Broker
 from tests.support.parts import embedded_store, eventually
@@ -35,7 +35,8 @@ from inferlane.errors import ModelError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import run
 from tests.support.fakes.records import make_version

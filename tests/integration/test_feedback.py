@@ -13,8 +13,8 @@ from inferlane.contracts.naming import Lane
 from inferlane.contracts.outcome_token import OutcomeTokens, day_of
 from inferlane.errors import InvalidRequestError
 from inferlane.runtime.kafka.producer import BatchProducer
+from inferlane.runtime.redis.connection import connect
 from inferlane.runtime.redis.feedback_store import QUALITY, REWARD, FeedbackStore
-from inferlane.runtime.redis.result_store import connect
 from inferlane.runtime.retry import SystemClock
 from producer_api.predict.enqueuer import FeedbackSender
 from router.feedback_tally import FeedbackTally

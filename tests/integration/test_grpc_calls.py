@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from inferlane.contracts.results import CANCELLED, EXPIRED
 from inferlane.runtime.api_keys import Scope
 from inferlane.runtime.redis.cancellations import CancelledRequests
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from inferlane.runtime.retry import SystemClock
 from producer_api.grpc_server.protocol_messages import SERVICE, ServerReadyResponse
 from tests.support.certificates import certificate_settings, write_certificates

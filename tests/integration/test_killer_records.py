@@ -16,7 +16,8 @@ from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.clients import partitions_of
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_reader import read_since
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from tests.support.brokers import Broker
 from tests.support.parts import embedded_store, eventually
 
@@ -41,7 +42,8 @@ from inferlane.runtime.config import load_settings
 from inferlane.runtime.delivery import Delivery
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.service import run
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.retry import Retrier
 from tests.support.fakes.records import make_catalog, make_version
 from workers.failure_limit import FailureLimit

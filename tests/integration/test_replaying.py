@@ -10,7 +10,8 @@ from inferlane.contracts.results import Accepted, Result, Status
 from inferlane.errors import ModelError, TopicMissingError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.dead_letter_replay import NotReplayableError, Replayer
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.retry import SystemClock
 from tests.support.fakes.records import FakeRecord
 from tests.support.parts import embedded_store

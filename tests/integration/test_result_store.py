@@ -11,7 +11,8 @@ from inferlane.contracts.identity import foreign_key, name_of
 from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Accepted, Result, Status, decode_wake_up
 from inferlane.errors import UnavailableError
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from tests.faults.harness.store import full_store
 from tests.support.parts import embedded_store
 

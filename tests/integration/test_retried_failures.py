@@ -18,7 +18,7 @@ from inferlane.contracts.traffic_split import Split
 from inferlane.errors import ModelError
 from inferlane.runtime.dead_letter_replay import Replayer, retry_failed
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from inferlane.runtime.retry import SystemClock
 from tests.support.brokers import Broker
 from tests.support.parts import embedded_store, eventually

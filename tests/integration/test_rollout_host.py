@@ -38,7 +38,8 @@ from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.metrics.router_metrics import ROLLOUT_ERRORS
 from inferlane.runtime.metrics.worker_metrics import HALTED
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.retry import Clock, SystemClock
 from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable, publish_rollout
 from inferlane.runtime.service import Background

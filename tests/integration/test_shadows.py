@@ -13,7 +13,7 @@ from inferlane.contracts.shadow import Comparison
 from inferlane.contracts.traffic_split import Shadow, Split
 from inferlane.errors import ModelError
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from tests.support.brokers import Broker
 from tests.support.parts import embedded_store, eventually
 from tests.support.version_pools import BODY, NAMES, FixedModel, VersionPools

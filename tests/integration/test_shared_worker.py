@@ -19,7 +19,8 @@ from inferlane.runtime.kafka.lag import BacklogReader
 from inferlane.runtime.kafka.offsets import Subscription
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_feed import MOST_QUEUED_RECORDS
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.versions import VersionFaults
 from models.adding.publication import write_version
 from models.store import write_model

@@ -26,7 +26,7 @@ from inferlane.contracts.wire.tensors import Signature, TensorSpec
 from inferlane.errors import ConfigurationError, UnavailableError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import make_consumer, make_producer
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from tests.support.parts import free_port
 
 WAIT_S = 60.0

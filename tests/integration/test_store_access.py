@@ -29,7 +29,8 @@ from inferlane.contracts.traffic_split import Served
 from inferlane.errors import UnavailableError
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.redis.cancellations import Cancellations, CancelledRequests
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.versions import ServedVersions, VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
 from producer_api.predict.pending import PendingRequests

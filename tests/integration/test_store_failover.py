@@ -10,8 +10,8 @@ from inferlane.contracts.naming import Names
 from inferlane.contracts.results import Result, Status
 from inferlane.errors import NotServedError, UnavailableError
 from inferlane.runtime.redis.cancellations import Listener, follow_channel
-from inferlane.runtime.redis.connection import failovers_of
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect, failovers_of
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.store_probe import StoreProbe
 from inferlane.runtime.retry import Retrier
 from tests.support.parts import embedded_store, eventually, free_port

@@ -17,7 +17,8 @@ from inferlane.contracts.wire.v2 import ALL_AS_BYTES, encode_response
 from inferlane.errors import StoreFullError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import make_consumer
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.store_probe import read_store_memory
 from producer_api.predict.store_capacity import StoreCapacity
 from tests.support.parts import embedded_store_process, eventually

@@ -16,8 +16,8 @@ from inferlane.contracts.results import Accepted, Result, Status
 from inferlane.errors import NotServedError
 from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.redis.cancellations import Cancellations, CancelledRequests
-from inferlane.runtime.redis.connection import memory_infos
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect, memory_infos
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.versions import VersionFaults, WindowStore
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.service_settings import ApiSettings

@@ -3,7 +3,7 @@
 import pytest
 
 from inferlane.contracts.naming import Names
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from inferlane.runtime.redis.versions import VersionFaults
 from tests.support.parts import embedded_store
 

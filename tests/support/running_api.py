@@ -12,7 +12,8 @@ import aiohttp
 from control_plane.topic_admin import create_topics
 from inferlane.runtime.api_keys import Scope, create_key
 from inferlane.runtime.config import Settings
-from inferlane.runtime.redis.result_store import ResultStore, connect
+from inferlane.runtime.redis.connection import connect
+from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.runfile import base_url
 from producer_api.main import serve
 from tests.support.brokers.embedded import EmbeddedBroker

@@ -19,12 +19,9 @@ from inferlane.contracts.results import (
     wake_ups,
 )
 from inferlane.errors import UnavailableError, quoted
-from inferlane.runtime.redis.connection import connect, get_many, is_cluster, ping, store_errors
+from inferlane.runtime.redis.connection import get_many, is_cluster, store_errors
 from inferlane.runtime.redis.damaged_results import despite_wrong_types, put_despite_damage, readable
 from inferlane.runtime.redis.result_scripts import MARK, PUT, REOPEN, SHORTEN
-from inferlane.runtime.redis.url import without_password
-
-__all__ = ["ResultStore", "connect", "ping", "store_errors", "without_password"]
 
 # Under a name when two payloads had it.
 _AMBIGUOUS = b""

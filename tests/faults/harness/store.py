@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 
 _FILLER_KEY = "faults:filler:"
 _FILLER_BYTES = 64 * 1024

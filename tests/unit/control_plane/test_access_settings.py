@@ -12,7 +12,7 @@ from control_plane.local.profile import StackOptions, attached_settings, stack_p
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
 from inferlane.runtime.kafka.clients import client_arguments
-from inferlane.runtime.redis.result_store import without_password
+from inferlane.runtime.redis.url import without_password
 
 SASL = {
     "kafka_security_protocol": "SASL_PLAINTEXT",

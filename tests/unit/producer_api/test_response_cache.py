@@ -13,7 +13,7 @@ from inferlane.contracts.results import Result, Status
 from inferlane.contracts.traffic_split import Shadow, Split
 from inferlane.errors import ConfigurationError
 from inferlane.runtime.config import load_settings
-from inferlane.runtime.redis.result_store import connect
+from inferlane.runtime.redis.connection import connect
 from inferlane.runtime.service_settings import ApiSettings
 from inferlane.runtime.settings import StoreSettings
 from inferlane.runtime.split_table import SplitTable
