@@ -82,6 +82,8 @@ def _of_arrays(arrays: Mapping[str, np.ndarray], signature: Signature) -> CheckR
     inputs = {name: array for name, array in arrays.items() if name not in outputs}
     if len(signature.inputs) == len(inputs) == 1:
         inputs = {signature.inputs[0].name: next(iter(inputs.values()))}
+    if unknown := [name for name in inputs if name not in {spec.name for spec in signature.inputs}]:
+        raise ValueError(f"the arrays {', '.join(map(quoted, unknown[:5]))} are those of no input and no output")
     return CheckRows(inputs=inputs, expected={name: array for name, array in arrays.items() if name in outputs})
 
 
