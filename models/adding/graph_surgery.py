@@ -14,6 +14,10 @@ _ML = "ai.onnx.ml"
 _LABEL_ENCODER_SINCE = 2
 # The default of its `default_string`. Source: as above.
 _NO_KEY = b"_Unused"
+# What returns the index of one of the classes, or whether it is the second of two.
+_CHOICES = frozenset(
+    {"ArgMax", "TopK", "ArrayFeatureExtractor", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not"}
+)
 # What hands its first input on with another shape or type, but with the same classes.
 _TRANSPARENT = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 # More class names than this in one message or file help nobody.
@@ -139,10 +143,16 @@ def _classes_of_labels(graph: onnx.GraphProto, output: str) -> tuple[str, ...]:
         if not is_first_output:
             return ()
         if names := _strings(attributes_of(node)):
-            return _with_default(node, names)
+            return names if _is_choice(graph, node) else _with_default(node, names)
         if node.op_type == "ArrayFeatureExtractor" and node.input[0] in initializers:
             return _distinct(numpy_helper.to_array(initializers[node.input[0]]).ravel().tolist())
     return ()
+
+
+def _is_choice(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
+    """Whether a node names what was chosen among its keys, so that it never meets another value."""
+    makers = [maker.op_type for maker, _ in _upwards(graph, node.input[0])][-1:]
+    return any(kind in _CHOICES or kind.endswith("Classifier") for kind in makers)
 
 
 def _with_default(node: onnx.NodeProto, names: tuple[str, ...]) -> tuple[str, ...]:

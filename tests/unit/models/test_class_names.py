@@ -94,3 +94,11 @@ def test_indices_of_labels_are_shown_as_the_text_of_the_model(nodes: list[onnx.N
     shown = encode_predictions(found, unwrapped.classes)
     columns = {name: [row[name] if len(wanted) > 1 else row for row in shown] for name in wanted}
     assert columns == wanted
+
+
+def test_a_label_that_was_chosen_among_the_classes_has_no_further_one() -> None:
+    """Guards `_is_choice`: with one class more than columns, scores lost their names."""
+    named = encoder("label", ["de", "fr", "it"], default_string="never")
+    named.input[0] = "best"
+    model = graph(helper.make_node("ArgMax", ["x"], ["best"], axis=1, keepdims=0), named, shape=("rows", 3))
+    assert unwrap_outputs(model).classes == {"label": ("de", "fr", "it")}
