@@ -19,7 +19,8 @@ from inferlane.runtime.redis.cancellations import Cancellations
 from inferlane.runtime.redis.feedback_store import FeedbackStore
 from inferlane.runtime.redis.result_store import ResultStore
 from inferlane.runtime.redis.shadow_results import ShadowResults
-from inferlane.runtime.redis.versions import VersionFaults, WindowStore
+from inferlane.runtime.redis.version_faults import VersionFaults
+from inferlane.runtime.redis.window_store import WindowStore
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.service import Startup
 from inferlane.runtime.service_clients import open_service_clients

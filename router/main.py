@@ -15,7 +15,8 @@ from inferlane.runtime.kafka.broker_connection import PULSE
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.redis.connection import ping
 from inferlane.runtime.redis.result_store import ResultStore
-from inferlane.runtime.redis.versions import ServedVersions, WindowStore
+from inferlane.runtime.redis.served_versions import ServedVersions
+from inferlane.runtime.redis.window_store import WindowStore
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import Background, Startup
 from inferlane.runtime.service_clients import ServiceClients, open_service_clients

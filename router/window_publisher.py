@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from inferlane.contracts.kafka_record import KafkaRecord
     from inferlane.contracts.naming import Names
     from inferlane.runtime.kafka.producer import BatchProducer
-    from inferlane.runtime.redis.versions import WindowStore
+    from inferlane.runtime.redis.window_store import WindowStore
     from inferlane.runtime.retry import Clock, Retrier
     from inferlane.runtime.service_settings import OutcomeSettings
     from inferlane.runtime.settings import KafkaSettings

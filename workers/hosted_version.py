@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from inferlane.errors import UnavailableError, clipped
-from inferlane.runtime.redis.versions import VersionFaults
+from inferlane.runtime.redis.version_faults import VersionFaults
 from inferlane.runtime.retry import back_off
 from inferlane.runtime.service import StoppedEarlyError, unless_stopped
 from workers.version_loading import load_version

@@ -10,7 +10,7 @@ from workers.model_check import load_verified
 from workers.version_source import find_version
 
 if TYPE_CHECKING:
-    from inferlane.runtime.redis.versions import VersionFaults
+    from inferlane.runtime.redis.version_faults import VersionFaults
     from inferlane.runtime.service_settings import WorkerSettings
     from inferlane.runtime.settings import KafkaSettings, StackSettings
     from models.catalog import Catalog

@@ -16,9 +16,9 @@ from inferlane.runtime.metrics.worker_metrics import HALTED, MODEL_SIZE, PROVIDE
 from inferlane.runtime.redis.cancellations import CancelledRequests
 from inferlane.runtime.redis.connection import ping
 from inferlane.runtime.redis.result_store import ResultStore
+from inferlane.runtime.redis.served_versions import ServedVersions
 from inferlane.runtime.redis.shadow_results import ShadowResults
 from inferlane.runtime.redis.store_probe import StoreProbe
-from inferlane.runtime.redis.versions import ServedVersions
 from inferlane.runtime.rerouting import MovedRequests
 from inferlane.runtime.service import Background, Startup
 from inferlane.runtime.service_clients import open_service_clients

@@ -12,7 +12,7 @@ from inferlane.errors import UnavailableError
 from inferlane.runtime.kafka.broker_connection import PULSE
 from inferlane.runtime.ops import OpsApp, serve_ops
 from inferlane.runtime.redis.connection import connect
-from inferlane.runtime.redis.versions import VersionFaults
+from inferlane.runtime.redis.version_faults import VersionFaults
 from inferlane.runtime.retry import Retrier, SystemClock
 from inferlane.runtime.service import Startup, essential
 from workers.version_loading import load_version

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from inferlane.runtime.redis.result_store import ResultStore
     from inferlane.runtime.redis.shadow_results import ShadowResults
     from inferlane.runtime.redis.store_probe import StoreProbe
-    from inferlane.runtime.redis.versions import VersionFaults, WindowStore
+    from inferlane.runtime.redis.version_faults import VersionFaults
+    from inferlane.runtime.redis.window_store import WindowStore
     from inferlane.runtime.retry import Clock
     from inferlane.runtime.rollout_table import RolloutFollower, RolloutTable
     from inferlane.runtime.split_table import SplitFollower, SplitTable

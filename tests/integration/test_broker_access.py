@@ -19,7 +19,7 @@ from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.kafka.consumer import LaneConsumer
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.redis.connection import connect
-from inferlane.runtime.redis.versions import WindowStore
+from inferlane.runtime.redis.window_store import WindowStore
 from inferlane.runtime.split_table import SplitFollower, SplitTable, publish_split
 from tests.support.brokers import ApacheCluster, Broker
 from tests.support.brokers.apache.security import Security

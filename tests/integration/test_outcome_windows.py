@@ -31,7 +31,7 @@ from inferlane.runtime.kafka.clients import make_consumer
 from inferlane.runtime.kafka.lag import ConsumerState
 from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.redis.connection import connect
-from inferlane.runtime.redis.versions import WindowStore
+from inferlane.runtime.redis.window_store import WindowStore
 from inferlane.runtime.retry import SystemClock
 from models.adding.publication import write_version
 from models.store import write_model

@@ -5,7 +5,7 @@ import pytest
 from inferlane.contracts.naming import Names
 from inferlane.contracts.traffic_split import Served
 from inferlane.runtime.redis.connection import connect
-from inferlane.runtime.redis.versions import ServedVersions
+from inferlane.runtime.redis.served_versions import ServedVersions
 from tests.support.fakes.clock import FakeClock
 from tests.support.parts import embedded_store
 

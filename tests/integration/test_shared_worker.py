@@ -21,7 +21,7 @@ from inferlane.runtime.kafka.producer import BatchProducer
 from inferlane.runtime.kafka.topic_feed import MOST_QUEUED_RECORDS
 from inferlane.runtime.redis.connection import connect
 from inferlane.runtime.redis.result_store import ResultStore
-from inferlane.runtime.redis.versions import VersionFaults
+from inferlane.runtime.redis.version_faults import VersionFaults
 from models.adding.publication import write_version
 from models.store import write_model
 from tests.support.brokers import Broker

@@ -31,7 +31,9 @@ from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.redis.cancellations import Cancellations, CancelledRequests
 from inferlane.runtime.redis.connection import connect
 from inferlane.runtime.redis.result_store import ResultStore
-from inferlane.runtime.redis.versions import ServedVersions, VersionFaults, WindowStore
+from inferlane.runtime.redis.served_versions import ServedVersions
+from inferlane.runtime.redis.version_faults import VersionFaults
+from inferlane.runtime.redis.window_store import WindowStore
 from inferlane.runtime.retry import SystemClock
 from producer_api.predict.pending import PendingRequests
 from tests.support.brokers.apache.security import Security

@@ -18,7 +18,8 @@ from inferlane.runtime.config import Settings, load_settings
 from inferlane.runtime.redis.cancellations import Cancellations, CancelledRequests
 from inferlane.runtime.redis.connection import connect, memory_infos
 from inferlane.runtime.redis.result_store import ResultStore
-from inferlane.runtime.redis.versions import VersionFaults, WindowStore
+from inferlane.runtime.redis.version_faults import VersionFaults
+from inferlane.runtime.redis.window_store import WindowStore
 from inferlane.runtime.retry import SystemClock
 from inferlane.runtime.service_settings import ApiSettings
 from producer_api.predict.idempotency import Claim, ClaimStore

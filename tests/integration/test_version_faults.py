@@ -4,7 +4,7 @@ import pytest
 
 from inferlane.contracts.naming import Names
 from inferlane.runtime.redis.connection import connect
-from inferlane.runtime.redis.versions import VersionFaults
+from inferlane.runtime.redis.version_faults import VersionFaults
 from tests.support.parts import embedded_store
 
 pytestmark = pytest.mark.timeout(120)

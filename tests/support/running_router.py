@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from inferlane.runtime.config import Settings
 from inferlane.runtime.kafka.lag import ConsumerHealth, ConsumerState
 from inferlane.runtime.kafka.producer import BatchProducer
-from inferlane.runtime.redis.versions import WindowStore
+from inferlane.runtime.redis.window_store import WindowStore
 from inferlane.runtime.retry import Retrier, SystemClock
 from router.faust_app.app import RouterApp, run_app
 from router.window_publisher import WindowPublisher
