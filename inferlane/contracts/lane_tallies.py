@@ -4,7 +4,7 @@ The router marks such a request with the header `ce_rollout`. Pinned requests, a
 first, have no mark and are not counted here: their version was not chosen at random. Shadow copies have it and are
 counted apart (`is_shadow`).
 
-All counts can be added up, in any order.
+Counts can be added up in any order while they hold no more names than the bound: past it the rarest are left out.
 """
 
 from collections import Counter

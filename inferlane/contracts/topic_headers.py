@@ -153,7 +153,11 @@ DEAD_LETTER = (
             ("topic", "The topic of the record.", {"type": "string"}),
             ("partition", "Its partition.", {"type": "string", "pattern": "^-?[0-9]+$"}),
             ("offset", "Its offset.", {"type": "string", "pattern": "^-?[0-9]+$"}),
-            ("timestamp", "Its timestamp in milliseconds.", _NUMBER),
+            (
+                "timestamp",
+                "Its timestamp in milliseconds, -1 without one.",
+                {"type": "string", "pattern": "^-?[0-9]+$"},
+            ),
             ("type", "Its own `ce_type`.", {"type": "string"}),
         )
     ),

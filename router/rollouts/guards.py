@@ -27,9 +27,10 @@ _ALONE_ALPHA = 0.001
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidatePool:
-    """The candidate's workers and what waits for them. Of a deadline that nobody set, `oldest_s` is compared with none.
+    """The candidate's workers and what waits for them.
 
-    `waits_s` is the age of the oldest record of any lane, `oldest_s` that of the interactive one.
+    `waits_s` is the age of the oldest record of any lane, `oldest_s` that of the interactive one;
+    `oldest_s` is not checked while there is no default deadline (`deadline_s` is infinite).
     `workers` is None while unknown; then no decision uses it. `is_probed` says that it answered the
     probe of the rollout, `probe_error` what it failed it with.
     """
