@@ -1,5 +1,6 @@
 """Columns of numbers as the tensors of a model, with no Python object for each value."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -13,6 +14,7 @@ from inferlane.contracts.wire.tensors import Signature, TensorSpec, exactly, num
 # Delimiters that are no part of a number.
 _DELIMITERS = ",;\t| "
 _NUMBERS = b"0123456789.-,\n"
+_MINUS_ZERO = re.compile(rb"-0+(?:\.0*)?(?![\d.])")
 # The kinds of numpy's dtypes that are numbers.
 _KINDS = "fiu"
 _WIDEST = ExpectedNumbers(where="", name="", datatype="FP64")
@@ -107,11 +109,11 @@ def reader_of_lines(
 
     def read(lines: Sequence[str]) -> dict[str, np.ndarray] | None:
         text = "".join(lines).encode().removesuffix(b"\n")
-        if not text or text.translate(None, foreign):
+        if not text or text.translate(None, foreign) or (b"-0" in text and _MINUS_ZERO.search(text)):
             return None
         listed = b"[[%b]]" % text.replace(own, b",").replace(b"\n", b"],[")
         matrix = numbers(listed, (len(lines), width), _WIDEST)
-        if matrix is None or not (np.abs(matrix) < EXACT_INTEGERS).all() or (np.signbit(matrix) & (matrix == 0)).any():
+        if matrix is None or not (np.abs(matrix) < EXACT_INTEGERS).all():
             return None
         return made.tensors(list(matrix.T))
 

@@ -73,10 +73,14 @@ class CsvColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsvColumns:
-    """The columns in the order of the file; `are_named` where a row is an object with a field for each."""
+    """The columns in the order of the file.
+
+    `are_named` where a row is an object with a field for each, `are_rows` where the only column is the row itself.
+    """
 
     columns: tuple[CsvColumn, ...]
     are_named: bool = False
+    are_rows: bool = False
 
     @property
     def hold_text(self) -> bool:
@@ -126,7 +130,11 @@ class CsvColumns:
                 raise FieldError(at, str(error)) from error
             if value is not None:
                 values.append(f"{_encode(column.name).decode()}:{value}" if self.are_named else value)
-        return f"{{{','.join(values)}}}" if self.are_named else f"[{','.join(values)}]"
+        return f"{{{','.join(values)}}}" if self.are_named else self.row_of(",".join(values))
+
+    def row_of(self, values: str) -> str:
+        """The JSON of a row without names from that of its values."""
+        return values if self.are_rows else f"[{values}]"
 
 
 class FieldError(ValueError):
@@ -159,6 +167,8 @@ def columns_of(path: Path, signature: Signature) -> CsvColumns:
                 for column in first.columns
             ),
         )
+    if len(signature.inputs) == 1 and not first.row_shape:
+        return CsvColumns(are_rows=True, columns=(_column(first, first.name),))
     if len(signature.inputs) == 1 and len(first.row_shape) == 1 and first.row_shape[0] > 0:
         (width,) = first.row_shape
         return CsvColumns(columns=tuple(_column(first, first.name) for _ in range(width)))

@@ -153,7 +153,9 @@ class ParquetRows:
                         + ("" if column.holds_text else ", or give a number for such values with --missing")
                     )
             values[name] = value
-        return values if columns.are_named else list(values.values())
+        if columns.are_named:
+            return values
+        return next(iter(values.values())) if columns.are_rows else list(values.values())
 
     def _holds_lists(self) -> bool:
         from pyarrow import types  # noqa: PLC0415 - an extra

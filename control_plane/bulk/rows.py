@@ -160,13 +160,13 @@ class RowFile:
             yield Line(number, text, json=text) if self._columns is None else self._csv_line(number, text)
 
     def _csv_line(self, number: int, text: str) -> Line:
+        columns = self._columns or CsvColumns(columns=())
         if self._is_plain(text):
-            return Line(number, text, json=f"[{text.replace(self.format.delimiter, ',')}]")
+            return Line(number, text, json=columns.row_of(text.replace(self.format.delimiter, ",")))
         try:
             fields = fields_of(text, self.format.delimiter) if text else [""]
         except csv.Error as error:
             return Line(number, text, fault=f"line {number}: {error}; a row is one line, with every quote closed")
-        columns = self._columns or CsvColumns(columns=())
         if len(fields) != len(columns.columns):
             return Line(
                 number,
