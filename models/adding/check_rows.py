@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ class CheckRows:
 
     inputs: Mapping[str, np.ndarray]
     expected: Mapping[str, np.ndarray]
+    # The inputs with all digits of the file, where the datatype of an input has fewer.
+    unrounded: Mapping[str, np.ndarray] = field(default_factory=dict)
     # What is known of the rows beside the outputs: `(rows,)` class indices or numbers.
     labels: np.ndarray | None = None
 
@@ -179,7 +181,14 @@ def _checked(path: str, rows: CheckRows, signature: Signature, classes: Mapping[
             f"{path} has no values for the input {', '.join(map(quoted, missing))}. The model has: "
             f"{', '.join(spec.name for spec in signature.inputs)}"
         )
-    inputs = {spec.name: _fitted(path, rows.inputs[spec.name], spec) for spec in signature.inputs}
+    inputs = {
+        spec.name: _fitted(path, rows.inputs[spec.name], spec, numpy_dtype(spec.datatype)) for spec in signature.inputs
+    }
+    unrounded = {
+        spec.name: _fitted(path, rows.inputs[spec.name], spec, np.dtype(np.float64))
+        for spec in signature.inputs
+        if numpy_dtype(spec.datatype).kind == "f"
+    }
     expected = {
         spec.name: _indices(path, spec.name, rows.expected[spec.name][:MAX_ROWS], classes.get(spec.name, ()))
         for spec in signature.outputs
@@ -194,12 +203,12 @@ def _checked(path: str, rows: CheckRows, signature: Signature, classes: Mapping[
     counts = {len(array) for array in arrays}
     if len(counts) != 1 or counts == {0}:
         raise ConfigurationError(f"{path} has {sorted(counts)} rows; each column needs as many, and one")
-    return CheckRows(inputs=inputs, expected=expected, labels=labels)
+    return CheckRows(inputs=inputs, expected=expected, unrounded={**inputs, **unrounded}, labels=labels)
 
 
-def _fitted(path: str, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+def _fitted(path: str, array: np.ndarray, spec: TensorSpec, dtype: np.dtype) -> np.ndarray:
     try:
-        values = array[:MAX_ROWS].astype(numpy_dtype(spec.datatype))
+        values = array[:MAX_ROWS].astype(dtype)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"{path}: {spec.name} wants {spec.datatype}: {error}") from error
     if spec.is_binary:

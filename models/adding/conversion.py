@@ -149,17 +149,22 @@ def _write_predictions(
     graph = signature_of(session)
     signature = Signature.of_graph(graph.inputs, graph.outputs)
     inputs: Mapping[str, np.ndarray]
+    # What the library predicts is of the rows as they are: to the graph, numbers may have lost digits.
+    unrounded: Mapping[str, np.ndarray]
     if order.rows is None:
-        inputs = draw_rows(
+        inputs = unrounded = draw_rows(
             onnx.load_model_from_string(converted), signature, texts=model.texts, with_nan=model.takes_nan
         )
         rows_from = "drawn at random"
     else:
-        inputs = read_check_rows(Path(order.rows), signature, classes).inputs
+        rows = read_check_rows(Path(order.rows), signature, classes)
+        inputs, unrounded = rows.inputs, rows.inputs if order.kind.is_of_torch else rows.unrounded
         rows_from = Path(order.rows).name
     if signature.batch > 0:
         # The graph, and so the library, takes so many rows and no others.
-        inputs = {name: array[: signature.batch] for name, array in inputs.items()}
+        inputs, unrounded = (
+            {name: array[: signature.batch] for name, array in arrays.items()} for arrays in (inputs, unrounded)
+        )
 
     def run(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         # onnxruntime takes strings as Python's objects alone.
@@ -169,7 +174,7 @@ def _write_predictions(
     found = run(inputs)
     if not order.kind.is_of_torch:
         _describe_outputs(Path(order.target), found)
-    expected = _matching(found, model.predictions(inputs))
+    expected = _matching(found, model.predictions(unrounded))
     # Numpy keeps its own strings in a file only as a pickle, which nobody opens here.
     texts = {name: array.astype(object).astype("U") for name, array in inputs.items() if array.dtype.kind == "T"}
     arrays: dict[str, Any] = {**inputs, **texts, **expected}

@@ -38,6 +38,7 @@ from producer_api.predict.cancellation import ClientDisconnect
 from producer_api.predict.endpoint import encode_json
 from producer_api.predict.pending import answer_within
 from producer_api.routes.dependencies import AppServices, Services, catch_up, refuse_repeated
+from producer_api.routes.rollout_conflicts import way_out
 
 if TYPE_CHECKING:
     from inferlane.runtime.service_settings import FeedbackSettings, RolloutSettings
@@ -94,7 +95,7 @@ async def start_rollout(request: Request, services: AppServices) -> Response:
     spec = spec_of(asked, model=model.name, stable=stable.version)
     if under_way := services.rollouts.under_way(model.name):
         raise RolloutUnderWayError(
-            f"the rollout {under_way.id} of {model.name} is {under_way.phase}; promote or abort it first"
+            f"the rollout {under_way.id} of {model.name} is {under_way.phase}; {way_out(under_way.phase)} first"
         )
     others = sorted(version for version in shares if shares[version] and version not in {spec.stable, spec.candidate})
     if others:

@@ -19,6 +19,7 @@ from producer_api.http.error_responses import InvalidParameterError
 from producer_api.http.schemas import MAX_WEIGHT, MAX_WEIGHTS, ModelList, ModelWeights, SplitInfo, Weight, Weights
 from producer_api.predict.pending import answer_within
 from producer_api.routes.dependencies import AppServices, Services, catch_up, refuse_repeated
+from producer_api.routes.rollout_conflicts import way_out
 
 router = APIRouter(tags=["models"], dependencies=[Depends(refuse_repeated)])
 log = structlog.get_logger(__name__)
@@ -123,8 +124,8 @@ def _generation(services: Services, model: str, *, is_forced: bool) -> int:
     held, under_way = services.splits.get(model), services.rollouts.under_way(model)
     if under_way is not None and not is_forced:
         raise RolloutUnderWayError(
-            f"the rollout {under_way.id} of {model} is {under_way.phase} and sets the split; promote or abort it, or "
-            'send "force": true, which pauses it'
+            f"the rollout {under_way.id} of {model} is {under_way.phase} and sets the split; "
+            f'{way_out(under_way.phase)}, or send "force": true, which pauses it'
         )
     generation = 0 if held is None else held.generation
     return generation + 1 if under_way is not None else generation

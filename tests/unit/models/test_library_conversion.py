@@ -23,7 +23,7 @@ from sklearn.ensemble import (
     VotingClassifier,
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
@@ -219,14 +219,14 @@ def test_rows_are_drawn_from_finite_thresholds(tmp_path: Path) -> None:
     assert np.isfinite(rows["input"]).all()
 
 
-def added(model: Any, folder: Path) -> Any:
+def added(model: Any, folder: Path, *, check: Path | None = None) -> Any:
     skops.dump(model, folder / "model.skops")
     addition = Addition(
         source=str(folder / "model.skops"),
         model="m",
         version=None,
         models_dir=folder / "store",
-        check=None,
+        check=check,
         tolerance=1e-4,
         timeout_s=300.0,
         trust_pickle=True,
@@ -258,6 +258,18 @@ def test_missing_values_that_the_library_takes_alike_are_answered(tmp_path: Path
 
     assert [spec.allow_nan for spec in signature.inputs] == [True]
     assert report.changes == ()
+
+
+@pytest.mark.timeout(300)
+def test_digits_that_the_model_needs_and_the_graph_loses_are_seen_in_the_rows_of_a_check(tmp_path: Path) -> None:
+    """Guards `CheckRows.unrounded`: the library predicted rounded rows too, and was as wrong as the graph."""
+    whole = 2.0**40 + 1_000 * np.arange(50)
+    fitted = make_pipeline(StandardScaler(), LinearRegression()).fit(whole[:, None], np.arange(50.0))
+    rows = tmp_path / "rows.csv"
+    rows.write_text("\n".join(["seconds", *map(repr, whole.tolist())]))
+
+    with pytest.raises(ConfigurationError, match=r"differs from what the library predicts in \d+ of 50 rows"):
+        added(fitted, tmp_path, check=rows)
 
 
 def test_a_model_that_takes_numbers_of_its_fit_alone_is_compared_with_those(tmp_path: Path) -> None:
