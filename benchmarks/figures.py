@@ -92,6 +92,27 @@ def spread_of(values: Sequence[float]) -> float:
     return (high - low) / median
 
 
+def rates_by_round(windows: Sequence[Window]) -> dict[int, float]:
+    """The answers a second of each round, by seconds in which the machine ran: the medians of its windows."""
+    rounds: dict[int, list[float]] = {}
+    for window in windows:
+        rounds.setdefault(window.round, []).append(_running_per_s(window))
+    return {number: statistics.median(rates) for number, rates in rounds.items()}
+
+
+def ratio_by_rounds(windows: Sequence[Window], others: Sequence[Window]) -> float:
+    """The first rate by the second, in the round where that is the median: machines become slower and faster meanwhile.
+
+    Raises:
+        ValueError: they have no round in common.
+    """
+    ours, theirs = rates_by_round(windows), rates_by_round(others)
+    ratios = [ours[number] / theirs[number] for number in ours.keys() & theirs.keys() if theirs[number]]
+    if not ratios:
+        raise ValueError("no round has windows of both")
+    return statistics.median(ratios)
+
+
 def per_thousand(cpu_s: float, answered: int) -> float:
     """CPU seconds for 1,000 answers; infinite where nothing was answered."""
     return cpu_s / answered * 1000 if answered else float("inf")

@@ -11,7 +11,7 @@ import msgspec
 from benchmarks.beside import Beside
 from benchmarks.bulk import ALONE, ROWS_A_RECORD, WORKER, Bulk
 from benchmarks.burst import Burst
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, ratio_by_rounds
 from benchmarks.footprint import COMMANDS, ONE_VERSION, REQUESTS, SAMPLES, Footprint
 from benchmarks.hops import Hops
 from benchmarks.idle import Idle
@@ -106,14 +106,15 @@ def _ratio(
     """Each of our rates, by that of the peer's strongest setting on the same broker; the lower ratio decides."""
     wanted = f"≥ {least:g}x"
     figures = _figures(comparison, concurrency)
-    titles = {one.name: one.title for one in comparison.systems} if comparison else {}
+    systems = {one.name: one for one in comparison.systems} if comparison else {}
     ratios: list[float] = []
     shown: list[str] = []
     for name, where in _OURS.items():
         peer = _strongest(figures, _on_same_broker(name, family, figures))
         if name in figures and peer is not None and figures[peer].running_per_s:
-            ratios.append(figures[name].running_per_s / figures[peer].running_per_s)
-            shown.append(f"{ratios[-1]:.2f}x {where} ({titles[peer]})")
+            windows = (systems[name].windows[concurrency], systems[peer].windows[concurrency])
+            ratios.append(ratio_by_rounds(*windows))
+            shown.append(f"{ratios[-1]:.2f}x {where} ({systems[peer].title})")
     if not ratios:
         return _absent(what, wanted)
     return Target(what=what, wanted=wanted, measured=", ".join(shown), is_met=min(ratios) >= least)

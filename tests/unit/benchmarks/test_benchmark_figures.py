@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.burst import Burst, bursts_to_markdown
-from benchmarks.figures import Window, best_windows, figure_of, spread_of
+from benchmarks.figures import Window, best_windows, figure_of, rates_by_round, ratio_by_rounds, spread_of
 from benchmarks.measured import Checked, Closed, Comparison, Machine, Measured, merged
 from benchmarks.report import to_markdown
 from benchmarks.systems.peers import peer_names, read_peer
@@ -135,6 +135,16 @@ def test_each_of_ours_is_beside_the_peer_on_the_same_broker(tmp_path: Path) -> N
     (target,) = [target for target in read_targets(tmp_path) if target.what.startswith("MLP, concurrency 64")]
     assert target.measured == "2.00x embedded (faststream_redis), 1.25x on Apache Kafka (faststream_redis-apache)"
     assert not target.is_met
+
+
+def test_a_machine_that_becomes_slower_meanwhile_changes_no_ratio() -> None:
+    """Guards `ratio_by_rounds`: a median of one system's fast round was divided by one of another's slow round."""
+    ours = [window(answered=rate, round=number) for number, rate in enumerate([400, 200, 200])]
+    theirs = [window(answered=rate, round=number) for number, rate in enumerate([200, 100, 160])]
+    assert ratio_by_rounds(ours, theirs) == pytest.approx(2.0)
+    assert rates_by_round([*ours, window(answered=600, round=0)])[0] == pytest.approx(rates_by_round(ours)[0] * 1.25)
+    with pytest.raises(ValueError, match="no round"):
+        ratio_by_rounds(ours, [])
 
 
 def test_the_body_asks_in_the_protocol_of_the_system() -> None:
