@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Longer than the API takes to say that it could not do what was asked.
 _WITHIN_S = 30.0
+# What the ops port of another process says of a path of the API.
+_NO_SUCH_PATH = "not_found"
 
 
 class ApiCalls:
@@ -68,14 +70,14 @@ class ApiCalls:
 def _refusal(error: "urllib.error.HTTPError", url: str) -> InferlaneError:
     try:
         problem = json.loads(error.read(64 * 1024))
-        _, detail = problem["code"], str(problem["detail"])
+        code, detail = problem["code"], str(problem["detail"])
     except (OSError, ValueError, KeyError, TypeError):
-        if error.code == HTTPStatus.NOT_FOUND:
-            return ConfigurationError(
-                f"what answers at {url} is no API of Inferlane: it does not know the path. INFERLANE_API_URL, or "
-                "INFERLANE_API_HOST and INFERLANE_API_PORT, say where the API is; `inferlane status` has its port"
-            )
-        detail = f"the API answers {error.code}"
+        code, detail = _NO_SUCH_PATH, f"the API answers {error.code}"
+    if code == _NO_SUCH_PATH and error.code == HTTPStatus.NOT_FOUND:
+        return ConfigurationError(
+            f"what answers at {url} is no API of Inferlane: it does not know the path. INFERLANE_API_URL, or "
+            "INFERLANE_API_HOST and INFERLANE_API_PORT, say where the API is; `inferlane status` has its port"
+        )
     if error.code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         detail += ". The key of this command is that of INFERLANE_API_KEY; `inferlane keys create` makes one"
     kind = UnavailableError if error.code >= 500 else InvalidRequestError  # noqa: PLR2004 - server errors
