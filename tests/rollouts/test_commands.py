@@ -97,9 +97,9 @@ def test_a_candidate_that_always_fails_is_rolled_back_and_no_client_sees_it(stac
     assert "errors: worse" in history or "model errors in a row" in history, history
     # A rollout that is over is one event, and the stream ends.
     with urllib.request.urlopen(f"{stack.url}/v1/rollouts/{rollout}/events", timeout=60) as stream:  # noqa: S310 - our own server
-        kind, number, data = stream.read().decode().strip().split("\n")
-    assert (kind, number.partition(":")[0]) == ("event: rollout", "id")
-    assert json.loads(data.removeprefix("data: "))["phase"] == "rolled_back"
+        fields = dict(line.split(": ", 1) for line in stream.read().decode().strip().split("\n"))
+    assert (fields.keys(), fields["event"]) == ({"event", "id", "data"}, "rollout")
+    assert json.loads(fields["data"])["phase"] == "rolled_back"
 
 
 @pytest.mark.timeout(900)
