@@ -13,8 +13,12 @@ Outputs = tuple[TensorSpec, ...]
 
 def declared_classes(entry: VersionFile, steps: Steps | None) -> ClassNames:
     """The class names that a version itself gives its outputs."""
-    of_graph = {output.name: output.classes for output in entry.outputs if output.classes}
-    return {**of_graph, **(NO_NAMES if steps is None else steps.class_names)}
+    return with_steps({output.name: output.classes for output in entry.outputs if output.classes}, steps)
+
+
+def with_steps(classes: ClassNames, steps: Steps | None) -> ClassNames:
+    """The class names of a graph's outputs, and those of the outputs that steps add."""
+    return {**classes, **(NO_NAMES if steps is None else steps.class_names)}
 
 
 def label_classes(outputs: Outputs, declared: ClassNames, of_model: tuple[str, ...]) -> tuple[str, ...]:

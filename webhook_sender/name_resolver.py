@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
-import threading
 from collections import OrderedDict
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+
+from inferlane.runtime.daemon_thread import in_daemon_thread
 
 # Of the addresses in what the resolver returns, and of the numbers in these.
 _NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -28,7 +29,7 @@ class NameResolver(AbstractResolver):
     """
 
     def __init__(self) -> None:
-        self._under_way = 0
+        self._under_way: set[asyncio.Task[list[Any]]] = set()
         self._known: OrderedDict[str, None] = OrderedDict()
 
     async def resolve(
@@ -40,43 +41,28 @@ class NameResolver(AbstractResolver):
             OSError: it has none, or they cannot be found, or too many lookups have not ended.
             UnicodeError: it is no name.
         """
-        loop = asyncio.get_running_loop()
-        if self._under_way >= (_MOST_LOOKUPS if host in self._known else _MOST_OF_NEW_NAMES):
-            raise OSError(f"{self._under_way} names are looked up already, and no name server answers; try again later")
-        found: asyncio.Future[list[Any]] = loop.create_future()
-
-        def deliver(addresses: list[Any], error: Exception | None) -> None:
-            self._under_way -= 1
-            if error is None:
-                self._remember(host)
-            if found.done():
-                return
-            if error is None:
-                found.set_result(addresses)
-            else:
-                found.set_exception(error)
-
-        def look_up() -> None:
-            addresses: list[Any] = []
-            failure: Exception | None = None
-            try:
-                addresses = socket.getaddrinfo(
-                    host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
-                )
-            except (OSError, UnicodeError) as error:
-                failure = error
-            # The event loop may have ended meanwhile.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(deliver, addresses, failure)
-
+        if len(self._under_way) >= (_MOST_LOOKUPS if host in self._known else _MOST_OF_NEW_NAMES):
+            raise OSError(
+                f"{len(self._under_way)} names are looked up already, and no name server answers; try again later"
+            )
+        look_up = partial(
+            socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
+        )
+        lookup: asyncio.Task[list[Any]] = asyncio.create_task(in_daemon_thread(look_up, name="lookup"))
+        self._under_way.add(lookup)
+        lookup.add_done_callback(partial(self._note, host))
         try:
-            threading.Thread(target=look_up, name="lookup", daemon=True).start()
+            # Whoever waits may leave; the lookup counts until it has ended.
+            found = await asyncio.shield(lookup)
         except RuntimeError as error:
             raise OSError(f"no thread is left to look the name up: {error}") from error
-        self._under_way += 1
-        return [_result(host, *address) for address in await found]
+        return [_result(host, *address) for address in found]
 
-    def _remember(self, host: str) -> None:
+    def _note(self, host: str, lookup: "asyncio.Task[list[Any]]") -> None:
+        """Note that a lookup has ended; a name that had an address is known."""
+        self._under_way.discard(lookup)
+        if lookup.cancelled() or lookup.exception() is not None:
+            return
         self._known[host] = None
         self._known.move_to_end(host)
         if len(self._known) > _MOST_KNOWN:

@@ -3,17 +3,13 @@
 import asyncio
 import random
 from functools import partial
-from typing import TYPE_CHECKING
 
 import structlog
 
 from inferlane.errors import InferlaneError
-from inferlane.runtime.compacted_table import CompactedTable, TableFollower
+from inferlane.runtime.compacted_table import TableFollower
 from inferlane.runtime.service import Background
 from inferlane.runtime.table_writes import publish_to_table
-
-if TYPE_CHECKING:
-    from inferlane.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -31,12 +27,7 @@ class TableKeeper(TableFollower):
     table puts the newest of a key in force.
     """
 
-    def __init__(
-        self, kafka: "KafkaSettings", table: CompactedTable, *, topic: str, may_be_missing: bool = False
-    ) -> None:
-        super().__init__(kafka, table, topic=topic, may_be_missing=may_be_missing)
-        self._topic = topic
-        self._keeping: Background | None = None
+    _keeping: Background | None = None
 
     async def start(self) -> None:
         """Return when the table holds all that was in the topic.
@@ -63,18 +54,18 @@ class TableKeeper(TableFollower):
                 await self._give_back()
                 beginnings = begun
             except InferlaneError as error:
-                log.warning("table_not_given_back", topic=self._topic, error=str(error), retry_s=_RETRY_S)
+                log.warning("table_not_given_back", topic=self._partition.topic, error=str(error), retry_s=_RETRY_S)
                 await asyncio.sleep(_RETRY_S)
 
     async def _give_back(self) -> None:
         await self.read_to_end(timeout_s=_READ_WITHIN_S)
         lost = self._table.unsaid()
         for key, value in lost.items():
-            await publish_to_table(self._kafka, self._topic, key=key, value=value)
+            await publish_to_table(self._kafka, self._partition.topic, key=key, value=value)
         if lost:
             log.warning(
                 "table_given_back",
-                topic=self._topic,
+                topic=self._partition.topic,
                 records=len(lost),
                 reason="the topic began anew without them: its broker lost it, or it was deleted and created again",
             )

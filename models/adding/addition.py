@@ -21,6 +21,7 @@ from models.adding.publication import Published, check_free, preparation, publis
 from models.adding.remote import check_digest, fetch_source, is_remote
 from models.adding.sources import Source, SourceKind, find_source
 from models.artifact import read_artifact
+from models.described_classes import with_steps
 from models.described_tensors import read_version_file
 from models.execution import ON_CPU, Execution
 from models.files import read_model_file
@@ -131,9 +132,7 @@ def add(addition: Addition, *, say: Callable[[str], object]) -> Added:
             version=addition.version,
             description=addition.description,
         )
-    return Added(
-        published=published, report=report, classes=classes if steps is None else {**classes, **steps.class_names}
-    )
+    return Added(published=published, report=report, classes=with_steps(classes, steps))
 
 
 def _check_readable(folder: Path) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from inferlane.contracts.wire.class_names import NO_NAMES
 from inferlane.contracts.wire.tensors import Signature, numpy_dtype
 from inferlane.errors import ConfigurationError, InvalidInputError, ModelError, clipped
 from models.adding.export_steps import DeclaredSteps, infer_steps, read_steps
@@ -84,7 +83,7 @@ def _check(order: CheckOrder) -> Checked:
     from models.adding.check_rows import read_check_rows  # noqa: PLC0415
     from models.artifact import read_artifact  # noqa: PLC0415
     from models.catalog import ModelVersion  # noqa: PLC0415
-    from models.described_classes import label_classes  # noqa: PLC0415
+    from models.described_classes import label_classes, with_steps  # noqa: PLC0415
     from workers.model_check import load_verified, tried_rows  # noqa: PLC0415
 
     path = Path(order.folder) / "model.onnx"
@@ -93,7 +92,7 @@ def _check(order: CheckOrder) -> Checked:
     declared = _declared(order, graph)
     steps = declared.around(graph)
     signature = graph if steps is None else steps.public()
-    named = {**order.classes, **(NO_NAMES if steps is None else steps.class_names)}
+    named = with_steps(order.classes, steps)
     version = ModelVersion(
         model="added",
         version="new",
