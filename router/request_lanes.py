@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from inferlane.contracts.naming import Lane
 from inferlane.runtime.kafka.consumer import LaneConsumer
-from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
+from inferlane.runtime.kafka.lanes import APART_S, LaneOptions, Lanes
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # step of a bulk batch, a millisecond or two.
 _MIN_RECORDS = 32
 _MAX_RECORDS = {Lane.REQUESTS: 2_000, Lane.BULK: 256}
-# Batches in work at once: while the broker acknowledges one, the next is decided on. Bulk leaves the time to clients.
+# Batches in work at once: while a slow broker acknowledges one, the next is decided on. Bulk leaves time to clients.
 _IN_FLIGHT = {Lane.REQUESTS: 2, Lane.BULK: 1}
 
 
@@ -55,7 +55,7 @@ def router_lanes(
         def max_records() -> int:
             return batch_size(consumer.left, is_hurried=consumer.is_hurried, at_most=_MAX_RECORDS[lane])
 
-        return LaneOptions(consumer=consumer, max_records=max_records, in_flight=_IN_FLIGHT[lane])
+        return LaneOptions(consumer=consumer, max_records=max_records, in_flight=_IN_FLIGHT[lane], apart_s=APART_S)
 
     lanes = {lane: options(lane, topic) for lane, topic in names.ingress.items()}
     return Lanes(lanes, work=forwarder.forward, give_up=forwarder.give_up, retrier=retrier)

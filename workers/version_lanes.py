@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferlane.contracts.naming import Lane
 from inferlane.runtime.kafka.consumer import LaneConsumer
-from inferlane.runtime.kafka.lanes import IDLE_WAIT_S, BatchSource, LaneOptions, Lanes
+from inferlane.runtime.kafka.lanes import APART_S, IDLE_WAIT_S, BatchSource, LaneOptions, Lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +65,8 @@ def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
             max_records=bulk_records if lane is Lane.BULK else lambda: worker.max_batch_rows,
             in_flight=worker.batches_in_flight,
             idle_wait_s=IDLE_WAIT_S if source is None else _WOKEN_WAIT_S,
+            # Bulk results are waited for by nobody: the next batch is decoded while the model runs.
+            apart_s=APART_S if lane is Lane.REQUESTS else 0.0,
         )
 
     return Lanes(

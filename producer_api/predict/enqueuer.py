@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# The requests of clients that were answered together are read in two or three turns of the event loop. Fewer turns make
+# The requests of clients that were answered together are read in a few turns of the event loop. Fewer turns make
 # smaller batches; without a limit a steady stream of requests would never be sent.
-_TURNS_TO_JOIN = 4
+_TURNS_TO_JOIN = 10
 
 OnAcknowledged = Callable[[InferlaneError | None], None]
 """Called once with None when the record is acknowledged, or with the error for which it may not have been written."""

@@ -23,6 +23,12 @@ log = structlog.get_logger(__name__)
 IDLE_WAIT_S = 1.0
 """How long one fetch of a lane waits for records, in seconds, unless it is woken."""
 
+APART_S = 0.015
+"""How long a batch of clients' requests is in work alone, in seconds (docs/adr/0042).
+
+Within that time a local broker acknowledges and a store answers; what comes meanwhile is one batch and not two. A batch
+that takes longer, because of its model or of a broker that is slow or far, gets another beside it."""
+
 Work = Callable[[FetchedBatch, Lane], Awaitable[Awaitable[object] | None]]
 """Returns when every record of the batch has a durable result, or, with the rest of the work, when the lane may go on
 before that is so. What either raises ends the process."""
@@ -66,12 +72,14 @@ class LaneOptions:
     """The options of a lane: the most records of the next batch, and the most batches in work at once.
 
     `idle_wait_s`: how long one fetch may wait for records, and so how late a lane notices that it should stop.
+    `apart_s`: how long a batch is in work alone before another is fetched beside it (docs/adr/0042).
     """
 
     consumer: BatchSource
     max_records: Callable[[], int]
     in_flight: int = 1
     idle_wait_s: float = IDLE_WAIT_S
+    apart_s: float = 0.0
 
 
 class Lanes:
@@ -144,7 +152,11 @@ class Lanes:
                     else:
                         works.create_task(self._end(options.consumer, batch, rest))
                     continue
-                works.create_task(self._finish(options.consumer, batch, lane, free))
+                worked_on: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                worked_on.add_done_callback(lambda _: free.release())
+                works.create_task(self._finish(options.consumer, batch, lane, worked_on))
+                if options.apart_s:
+                    await asyncio.wait((worked_on,), timeout=options.apart_s)
 
     async def _fetch(self, options: LaneOptions, stop: asyncio.Event) -> FetchedBatch | None:
         # Checked at each retry: an unavailable broker must not keep a process that is told to stop.
@@ -156,12 +168,14 @@ class Lanes:
             return None
         return await options.consumer.fetch(max_records=max_records, timeout_s=options.idle_wait_s)
 
-    async def _finish(self, consumer: BatchSource, batch: FetchedBatch, lane: Lane, free: asyncio.Semaphore) -> None:
+    async def _finish(
+        self, consumer: BatchSource, batch: FetchedBatch, lane: Lane, worked_on: "asyncio.Future[None]"
+    ) -> None:
         try:
             async with self._isolation.beside_others():
                 rest = await self._work(batch, lane)
         finally:
-            free.release()
+            worked_on.set_result(None)
         await self._end(consumer, batch, rest)
 
     async def _try_alone(self, consumer: BatchSource, batch: FetchedBatch, lane: Lane) -> Awaitable[object] | None:

@@ -75,12 +75,12 @@ async def test_a_stream_of_requests_that_never_ends_is_sent() -> None:
     producer = NotingProducer()
     enqueuer = Enqueuer(producer, max_pending=10_000, max_pending_bytes=1_000_000)  # type: ignore[arg-type]  # as above
     await enqueuer.start()
-    for _ in range(100):
+    for _ in range(300):
         enqueuer.enqueue(RECORD, lambda _: None)
         await asyncio.sleep(0)
     await enqueuer.close()
     assert len(producer.batches) > 10
-    assert max(producer.batches) < 10
+    assert max(producer.batches) < 20
 
 
 async def test_a_fault_in_one_call_leaves_no_other_without_its_outcome() -> None:
