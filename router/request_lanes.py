@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from inferlane.contracts.naming import Lane
 from inferlane.runtime.kafka.consumer import LaneConsumer
-from inferlane.runtime.kafka.lanes import APART_S, LaneOptions, Lanes
+from inferlane.runtime.kafka.lanes import LaneOptions, Lanes
 
 if TYPE_CHECKING:
     from inferlane.contracts.naming import Names
@@ -19,6 +19,9 @@ _MIN_RECORDS = 32
 _MAX_RECORDS = {Lane.REQUESTS: 2_000, Lane.BULK: 256}
 # Batches in work at once: while a slow broker acknowledges one, the next is decided on. Bulk leaves time to clients.
 _IN_FLIGHT = {Lane.REQUESTS: 2, Lane.BULK: 1}
+# A broker on this machine acknowledges sooner: what comes meanwhile is one batch and not two (docs/adr/0042). One that
+# is far does not, and a request must not wait for it.
+_APART_S = 0.005
 
 
 def batch_size(left: int, *, is_hurried: bool, at_most: int) -> int:
@@ -55,7 +58,7 @@ def router_lanes(
         def max_records() -> int:
             return batch_size(consumer.left, is_hurried=consumer.is_hurried, at_most=_MAX_RECORDS[lane])
 
-        return LaneOptions(consumer=consumer, max_records=max_records, in_flight=_IN_FLIGHT[lane], apart_s=APART_S)
+        return LaneOptions(consumer=consumer, max_records=max_records, in_flight=_IN_FLIGHT[lane], apart_s=_APART_S)
 
     lanes = {lane: options(lane, topic) for lane, topic in names.ingress.items()}
     return Lanes(lanes, work=forwarder.forward, give_up=forwarder.give_up, retrier=retrier)

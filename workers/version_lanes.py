@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from inferlane.contracts.naming import Lane
 from inferlane.runtime.kafka.consumer import LaneConsumer
-from inferlane.runtime.kafka.lanes import APART_S, IDLE_WAIT_S, BatchSource, LaneOptions, Lanes
+from inferlane.runtime.kafka.lanes import IDLE_WAIT_S, BatchSource, LaneOptions, Lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,8 @@ _BULK_RECORDS_PER_FETCH = 64
 _BULK_RECORDS_AFTER_A_DEATH = 8
 # How often a lane checks for a stop that also wakes it: with fifty versions each check costs CPU.
 _WOKEN_WAIT_S = 10.0
+# Most models run, and the store answers, sooner: what comes meanwhile is one batch and not two (docs/adr/0042).
+_APART_S = 0.015
 
 
 def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
@@ -66,7 +68,7 @@ def worker_lanes(  # noqa: PLR0913 - one for each part that it drives
             in_flight=worker.batches_in_flight,
             idle_wait_s=IDLE_WAIT_S if source is None else _WOKEN_WAIT_S,
             # Bulk results are waited for by nobody: the next batch is decoded while the model runs.
-            apart_s=APART_S if lane is Lane.REQUESTS else 0.0,
+            apart_s=_APART_S if lane is Lane.REQUESTS else 0.0,
         )
 
     return Lanes(

@@ -23,12 +23,6 @@ log = structlog.get_logger(__name__)
 IDLE_WAIT_S = 1.0
 """How long one fetch of a lane waits for records, in seconds, unless it is woken."""
 
-APART_S = 0.015
-"""How long a batch of clients' requests is in work alone, in seconds (docs/adr/0042).
-
-Within that time a local broker acknowledges and a store answers; what comes meanwhile is one batch and not two. A batch
-that takes longer, because of its model or of a broker that is slow or far, gets another beside it."""
-
 Work = Callable[[FetchedBatch, Lane], Awaitable[Awaitable[object] | None]]
 """Returns when every record of the batch has a durable result, or, with the rest of the work, when the lane may go on
 before that is so. What either raises ends the process."""
