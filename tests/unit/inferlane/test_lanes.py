@@ -14,6 +14,8 @@ from inferlane.runtime.retry import Retrier
 
 # Longer than any test here runs.
 _NEVER_S = 60.0
+# Shorter than a turn of the event loop.
+_OVER_AT_ONCE_S = 1e-9
 
 
 class _Batch:
@@ -111,9 +113,9 @@ async def test_what_comes_while_a_batch_is_in_work_is_the_next_batch() -> None:
 async def test_a_batch_that_takes_long_gets_others_beside_it(in_flight: int) -> None:
     """A slow broker or model must not make the lane wait; there are `in_flight` at most."""
     works, source = Works(), EndlessSource()
-    async with lane(works, source, in_flight=in_flight, apart_s=0.001):
+    async with lane(works, source, in_flight=in_flight, apart_s=_OVER_AT_ONCE_S):
         await works.until(in_flight)
-        await asyncio.sleep(0.02)
+        await turns()
         assert len(works.begun) == in_flight
         works.begun[0].set_result(None)
         await works.until(in_flight + 1)
